@@ -6,7 +6,7 @@ from django.urls import path
 
 from payments.api import accept, batch, changes, events, payments  # noqa: F401 - the routes of two are ninja's
 from payments.billing import api as billing_api
-from payments.billing.pages import plan, signup
+from payments.billing.pages import password, plan, signup
 from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
 from payments.pages import home, payer, payment
@@ -46,6 +46,8 @@ pages = [
     path("invitation/<str:token>", signup.invitation, name="invitation"),
     path("plan", plan.plan, name="plan"),
     path("plan/paid", plan.paid, name="plan_paid"),
+    path("password", password.forgotten, name="password"),
+    path("password/<str:id>/<str:token>", password.new, name="password_new"),
     path("login", Login.as_view(extra_context={"sign_up": settings.SIGN_UP}), name="login"),
     path("logout", LogoutView.as_view(next_page="/login"), name="logout"),
 ]

@@ -76,6 +76,7 @@ async def run(plan: Plan, protocol: type[HttpToolsProtocol]) -> None:
     facts = plan.facts
     sandbox = Sandbox(secret_key=facts.secret_key, publishable_key=facts.publishable_key, data=plan.data)
     sandbox.step_after = STEP_AFTER
+    sandbox.shop.secret = facts.shop_secret
     sandbox.webhooks.listeners += [Listener(url=url, secret=facts.webhook_secret) for url in plan.webhooks]
     async with serving(sandbox, plan.listener, protocol=protocol) as url:
         log.info("Stripe simulator at %s", url)

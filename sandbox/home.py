@@ -1,5 +1,6 @@
 """Data folder of a sandbox that is restarted: account, keys and, if it is free, the same port."""
 
+import base64
 import os
 import secrets
 from pathlib import Path
@@ -13,6 +14,9 @@ class Facts(msgspec.Struct, kw_only=True, rename="camel"):
     secret_key: str
     publishable_key: str
     webhook_secret: str
+    shop_secret: str = (
+        ""  # signs the webhooks of the payment service to the demo's shop; empty: the shop does not verify
+    )
     port: int = 0  # port of the last start
     host: str = "127.0.0.1"
 
@@ -34,6 +38,7 @@ def fresh() -> Facts:
         secret_key=f"sk_test_{name}",
         publishable_key=f"pk_test_{name}",
         webhook_secret=f"whsec_{secrets.token_hex(16)}",
+        shop_secret=f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}",
     )
 
 

@@ -1,6 +1,7 @@
 """Webhook receiver of the demo: a shop that stores and shows the latest messages.
 
-It is not part of Stripe. docs/webhooks.md describes what a real receiver must do (verify signatures, respond early).
+It is not part of Stripe. It does what docs/webhooks.md asks of a receiver: it verifies the signature (Standard Webhooks), counts
+a message once by its id, and responds early.
 """
 
 import json
@@ -10,6 +11,7 @@ from html import escape
 from typing import Any
 
 import msgspec
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from sandbox.html import page
 from sandbox.wire import Answer, Request
@@ -29,10 +31,11 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Shop:
-    """Stores messages, each `webhook-id` once."""
+    """Stores messages, each `webhook-id` once. With a `secret` it refuses those that are not signed by it, or too old."""
 
     def __init__(self) -> None:
         self.messages: deque[Delivered] = deque(maxlen=KEPT)
+        self.secret = ""
 
     def answer(self, request: Request) -> Answer | None:
         """Receive a message or show the page; None for another path."""
@@ -42,6 +45,13 @@ class Shop:
 
     def _take(self, request: Request) -> Answer:
         name = request.headers.get("webhook-id", "")
+        if self.secret:
+            try:
+                Webhook(self.secret).verify(request.body, dict(request.headers))
+            except WebhookVerificationError as error:
+                return Answer(401, json.dumps({"error": str(error)}).encode(), {"content-type": "application/json"})
+            except ValueError:
+                pass  # signed, but not JSON: see below
         try:
             body: dict[str, Any] = json.loads(request.body)
             data = body["data"]

@@ -18,6 +18,8 @@ EMAILS: RateLimitItem = RateLimitItemPerDay(
     50
 )  # invitations of one tenant by e-mail, to people who did not ask for one
 
+EMAILS_OF_A_PERSON: RateLimitItem = RateLimitItemPerHour(5)  # links of a forgotten password
+
 
 async def count(request: HttpRequest, item: RateLimitItem, what: str) -> None:
     """Count one try of `what` by the client's address (see registry.edge.proxies). Raises TooManyRequests (429)."""

@@ -29,19 +29,22 @@ type Finding = tuple[bool, str]
 
 @dataclass(frozen=True, slots=True)
 class ReadinessCheck:
-    """One check: its label, and its result, or what to do if it fails."""
+    """One check: its label, and its result, or what to do if it fails and on which page of the console."""
 
     name: str
     label: str
     ok: bool
     detail: str
+    page: str = ""  # empty: not in the console
+    action: str = ""  # label of the link to it
 
 
 async def look(tenant: Tenant) -> list[ReadinessCheck]:
     """Run all checks of a tenant, in the order of the steps to take. Calls its processors."""
     findings = [await check(tenant) for _, _, check in CHECKS]
     return [
-        ReadinessCheck(name, label, ok, detail) for (name, label, _), (ok, detail) in zip(CHECKS, findings, strict=True)
+        ReadinessCheck(name, label, ok, detail, *PAGES.get(name, ()))
+        for (name, label, _), (ok, detail) in zip(CHECKS, findings, strict=True)
     ]
 
 
@@ -182,5 +185,13 @@ CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [
     ("differences", "Open reconciliation differences", _differences),
     ("books", "No test data left", _books),
 ]
+
+# Where a failed check is mended: path in the console, label of the link.
+PAGES = {
+    "plan": ("/plan", "Choose a plan"),
+    "processor": ("/processors?add=stripe", "Add a processor"),
+    "keys": ("/processors", "Look at the processors"),
+    "secrets": ("/processors", "Look at the processors"),
+}
 
 GATES.append(go_live)

@@ -22,6 +22,7 @@ from payments.models import Processor
 from payments.routing import accounts
 from queueing.models import WebhookEndpoint
 from queueing.outbound import endpoints
+from queueing.outbound.signing import Secrets
 from registry.errors import Problem
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, keys
@@ -63,7 +64,7 @@ async def prepare(*, stripe: bool = False) -> Access:
     await _processors(tenant)
     if stripe and (facts := await _sandbox_stripe()):
         await _stripe(tenant, facts)
-        await _shop(tenant, f"{facts.url}{HOOK}")
+        await _shop(tenant, f"{facts.url}{HOOK}", facts.shop_secret)
     known = load()
     if not await _is_usable(known.api_key, tenant):
         _, known.api_key = await keys.issue(tenant=tenant, actor=ACTOR, scopes=SCOPES, name="demo")
@@ -169,16 +170,25 @@ def path() -> Path:
     return Path(settings.REGISTRY_DATA) / "demo.json"
 
 
-async def _shop(tenant: Tenant, url: str) -> None:
-    """A webhook endpoint of the demo tenant; none if private addresses may not be called."""
+async def _shop(tenant: Tenant, url: str, secret: str) -> None:
+    """A webhook endpoint of the demo tenant, with the shop's secret; none if private addresses may not be called."""
     try:
         known = await WebhookEndpoint.async_objects.of(tenant.pk).filter(description=SHOP).afirst()
         if known is None:
             await endpoints.create(
-                tenant_id=tenant.pk, mode=tenant.mode, actor=ACTOR, url=url, events=SHOP_EVENTS, description=SHOP
+                tenant_id=tenant.pk,
+                mode=tenant.mode,
+                actor=ACTOR,
+                url=url,
+                events=SHOP_EVENTS,
+                description=SHOP,
+                secret=secret,
             )
-        elif known.url != url:
+            return
+        if known.url != url:
             await endpoints.change(tenant_id=tenant.pk, mode=tenant.mode, uuid=known.uuid, actor=ACTOR, url=url)
+        if secret and Secrets.unsealed(known.secrets, place=known.place).newest != secret:
+            await endpoints.rotate(tenant_id=tenant.pk, uuid=known.uuid, secret=secret)
     except Problem as refused:
         log.warning("the demo's shop gets no webhooks: %s", refused.detail)
 

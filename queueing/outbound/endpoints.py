@@ -49,8 +49,9 @@ async def create(
     description: str = "",
     ordered: bool = False,
     enabled: bool = True,
+    secret: str = "",
 ) -> tuple[WebhookEndpoint, str]:
-    """Create an endpoint for events from now on; returns it with its secret, which is shown once.
+    """Create an endpoint for events from now on; returns it with its secret, which is shown once: a new one unless given.
 
     Writes the audit entry itself: the address is resolved first, and no transaction waits for that.
 
@@ -59,7 +60,7 @@ async def create(
     filters = read_filters(events)
     check_description(description)
     await checked(url, tls_only=mode == Tenant.Mode.LIVE)
-    uuid, secrets = uuid4(), Secrets.fresh()
+    uuid, secrets = uuid4(), Secrets.fresh(secret)
     positions = await sources.latest(tenant_id)
     async with async_atomic():
         made = await deliveries.run(
@@ -117,14 +118,14 @@ async def switch(*, tenant_id: int, uuid: UUID, enabled: bool, reason: str = TUR
     return bool(await mine.aupdate(enabled=enabled, changed_at=Now(), **fields))
 
 
-async def rotate(*, tenant_id: int, uuid: UUID) -> str:
-    """Replace the secret; returns the new one, which is shown once. The former one signs too for 24 hours."""
+async def rotate(*, tenant_id: int, uuid: UUID, secret: str = "") -> str:
+    """Replace the secret by a new one, or by the given one; returns it, to be shown once. The former one signs too for 24 hours."""
     async with async_atomic():
         mine = WebhookEndpoint.async_objects.of(tenant_id).select_for_update().filter(uuid=uuid)
         endpoint = await mine.afirst()
         if endpoint is None:
             raise UnknownWebhookEndpoint
-        secrets = Secrets.unsealed(endpoint.secrets, place=endpoint.place).rotated(datetime.now(UTC))
+        secrets = Secrets.unsealed(endpoint.secrets, place=endpoint.place).rotated(datetime.now(UTC), secret)
         sealed = secrets.sealed(place=endpoint.place)
         await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).aupdate(secrets=sealed, changed_at=Now())
     return secrets.newest

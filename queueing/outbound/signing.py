@@ -27,8 +27,9 @@ class Secrets:
     held: tuple[tuple[str, datetime | None], ...]
 
     @classmethod
-    def fresh(cls) -> "Secrets":
-        return cls(((new_secret(), None),))
+    def fresh(cls, secret: str = "") -> "Secrets":
+        """One secret: a new one unless given."""
+        return cls(((secret or new_secret(), None),))
 
     @classmethod
     def unsealed(cls, sealed: bytes | memoryview, *, place: str) -> "Secrets":
@@ -39,11 +40,11 @@ class Secrets:
         entries = [{"secret": text, "until": until.timestamp() if until else None} for text, until in self.held]
         return encryption.seal({"secrets": entries}, place=place)
 
-    def rotated(self, now: datetime) -> "Secrets":
-        """With a new secret first; the former one signs for BOTH_SIGN more."""
+    def rotated(self, now: datetime, secret: str = "") -> "Secrets":
+        """With a new secret first, made here unless given; the former one signs for BOTH_SIGN more."""
         before = [(text, until or now + BOTH_SIGN) for text, until in self.held]
         kept = [(text, until) for text, until in before if until > now]
-        return Secrets(((new_secret(), None), *kept[: KEPT - 1]))
+        return Secrets(((secret or new_secret(), None), *kept[: KEPT - 1]))
 
     @property
     def newest(self) -> str:

@@ -65,7 +65,7 @@ class Address(NamedTuple):
         except ValueError as error:
             raise BadAddress(f"not an address: {error}") from None
         if parts.scheme not in ("http", "https"):
-            raise BadAddress(f"an address begins with http:// or https://, not {parts.scheme[:20]!r}")
+            raise BadAddress("an address begins with http:// or https://")
         if "@" in parts.netloc:
             raise BadAddress("a user or password has no place in an address")
         if "?" in url or "#" in url:

@@ -51,7 +51,9 @@ async def test_the_payment_page_looks_right(page: Page, tenant, api: Api, worker
     await looks_right(page, "payment", tmp_path)
 
 
-@pytest.mark.parametrize("address", ["/login", "/payments/00000000-0000-4000-8000-000000000000/live?token=1.x"])
+@pytest.mark.parametrize(
+    "address", ["/login", "/password", "/payments/00000000-0000-4000-8000-000000000000/live?token=1.x"]
+)
 async def test_the_other_pages_look_right(page: Page, guard: Guard, tenant, tmp_path: Path, address: str):
     guard.allowed.append("status of 404")
     await page.goto(address)

@@ -1,5 +1,6 @@
 """Going live: failed checks are named with instructions, and a tenant goes live only if all pass."""
 
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from registry.models import AuditEntry, Membership, Tenant
 from tests.bed.stripe import sandbox_stripe
 from tests.factories import in_thread, make_payment, make_person, make_processor
 from tests.payments.test_signup import Person
+from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
 
 EVERYTHING = {"owner", "plan", "processor", "keys", "secrets", "differences", "books"}
 
@@ -242,3 +244,24 @@ async def test_the_page_shows_failed_checks_and_goes_live_when_there_are_none(re
 
     assert (refused, listed) == (409, True)
     assert await mode(ready) == "live"
+
+
+# -- On the pages ------------------------------------------------------------------------------------------------
+
+
+async def test_the_plans_page_leads_to_where_each_missing_check_is_mended(visiting: As, tenant: Tenant):  # noqa: F811
+    owner = await in_thread(lambda: make_person(tenant=tenant, role="owner", password="a long and quiet word"))
+    async with visiting(owner) as visit:
+        _, page = await visit.get("/plan")
+
+    assert f'href="/processors?add=stripe&amp;tenant={tenant.slug}">Add a processor</a>' in page
+    assert re.search(r'value="live" disabled aria-describedby="golive-why"', page)
+    assert "the 2 checks above that are missing are done" in page
+
+
+async def test_live_can_be_pressed_once_nothing_is_missing(visiting: As, ready):  # noqa: F811
+    owner = await in_thread(lambda: Membership.objects.get(tenant=ready, role="owner").user)
+    async with visiting(owner) as visit:
+        _, page = await visit.get("/plan")
+
+    assert re.search(r'value="live">Go live', page)

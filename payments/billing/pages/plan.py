@@ -134,6 +134,11 @@ async def paid(request: PageRequest) -> HttpResponse:
 # -- What the page shows --------------------------------------------------------------------------------------------------
 
 
+def checks_of(found: list[readiness.ReadinessCheck]) -> dict[str, Any]:
+    """What `_checks.html` shows: the checks before going live, and the number of those that fail."""
+    return {"checks": found, "missing": sum(not check.ok for check in found)}
+
+
 async def _subscription(visitor: Visitor) -> Subscription | None:
     return await Subscription.async_objects.select_related("plan").filter(pk=visitor.tenant.pk).afirst()
 
@@ -151,7 +156,7 @@ async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **
         "invoices_unread": unread,
         "plans": [one async for one in Plan.async_objects.filter(offered=True)],
         "billing": platform.is_on(),
-        "checks": await readiness.look(visitor.tenant),
+        **checks_of(await readiness.look(visitor.tenant)),
         **more,
     }
     return render(request, "payments/billing/plan.html", context, status=status)

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from payments.billing import invitations, limits, platform, readiness, signup
 from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff, InvitationInvalid, NotReady, StepRefused
+from payments.billing.pages.plan import checks_of
 from payments.billing.signup import Details, Step
 from payments.errors import LiveTenant
 from payments.models import Plan, SignUp, Subscription
@@ -303,7 +304,7 @@ async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
         sign_up,
         Step.LIVE,
         wrong=wrong,
-        checks=await readiness.look(sign_up.tenant),
+        **checks_of(await readiness.look(sign_up.tenant)),
         may_own=True,
         key=plain,
         command=_command(request, plain),

@@ -21,10 +21,13 @@ from payments.routing import accounts
 from payments.routing.endpoint import EndpointCondition
 from payments.routing.routing import choose
 from queueing.models import WebhookEndpoint
+from queueing.outbound import testkit
+from queueing.outbound.signing import Secrets, new_secret
 from registry.data import database
 from registry.models import Tenant
 from sandbox import home
 from sandbox.server import listen
+from tests.bed.stripe import SandboxStripe
 from tests.factories import in_thread, make_processor, make_stripe
 
 ROOT = Path(__file__).parents[3]
@@ -120,6 +123,24 @@ async def test_the_shop_shows_received_webhooks_once(http):
         html = await answer.text()
 
     assert html.count("<b>payment.succeeded</b> 42.00 BRL") == 1
+
+
+async def test_the_shop_passes_every_check_of_the_test_kit(stripe: SandboxStripe):
+    stripe.sandbox.shop.secret = new_secret()
+
+    checks = testkit.run(f"{stripe.url}/sandbox/shop/hook", stripe.sandbox.shop.secret)
+    failed = [f"{one.name}: {one.happened}" async for one in checks if not one.passed]
+
+    assert failed == []
+
+
+def test_the_shop_knows_the_secret_of_its_endpoint(start: Start, data: Path):
+    start()
+    prepare()
+
+    endpoint = WebhookEndpoint.objects.get(tenant__slug="demo")
+    facts = home.load(data / "stripe")
+    assert facts and Secrets.unsealed(endpoint.secrets, place=endpoint.place).newest == facts.shop_secret
 
 
 async def test_the_shop_refuses_invalid_messages(http):
