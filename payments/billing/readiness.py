@@ -112,7 +112,7 @@ def _has_test_key(processor: Processor) -> bool:
 async def _owner(tenant: Tenant) -> Finding:
     owners = Membership.async_objects.filter(tenant=tenant, role=Membership.Role.OWNER, user__is_active=True)
     able = [m.user.get_username() async for m in owners.select_related("user") if m.user.has_usable_password()]
-    return (True, f"owned by {able[0]}") if able else (False, "make a user with a password the owner")
+    return (True, f"owned by {able[0]}") if able else (False, "add an owner who has a password")
 
 
 async def _plan(tenant: Tenant) -> Finding:
@@ -154,7 +154,9 @@ async def _secrets(tenant: Tenant) -> Finding:
 
 async def _differences(tenant: Tenant) -> Finding:
     open_ones = await Difference.async_objects.filter(tenant_id=tenant.pk, resolution="").acount()
-    return (False, f"resolve {open_ones} open differences") if open_ones else (True, "there are no open differences")
+    return (
+        (False, f"resolve {open_ones} open discrepancies") if open_ones else (True, "there are no open discrepancies")
+    )
 
 
 async def _books(tenant: Tenant) -> Finding:
@@ -182,7 +184,7 @@ CHECKS: list[tuple[str, str, Callable[[Tenant], Awaitable[Finding]]]] = [
     ("processor", "A processor of kind stripe or http", _processor),
     ("keys", "Credentials valid", _keys),
     ("secrets", "Webhook secrets of the processors", _secrets),
-    ("differences", "Open reconciliation differences", _differences),
+    ("differences", "Open discrepancies", _differences),
     ("books", "No test data left", _books),
 ]
 

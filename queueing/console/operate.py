@@ -98,7 +98,7 @@ def _seek(request: PageRequest, visitor: Visitor, depth: QueueDepth, standing: g
 
     return Action(
         name="group.seek",
-        label=f"Move {named(standing.name)}",
+        label=f"Reset offset of {named(standing.name)}",
         target=f"group {standing.name} of queue {depth.name}",
         count=depth.partitions,
         noun="partition",

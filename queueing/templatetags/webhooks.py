@@ -17,7 +17,7 @@ DELIVERIES = {
     "pending": ("◔", "blue", "to be delivered"),
     "held": ("○", "grey", "waits its turn"),
     "delivered": ("●", "green", "delivered"),
-    "dead": ("✕", "red", "given up"),
+    "dead": ("✕", "red", "failed"),
     "noted": ("–", "grey", "note"),
 }
 

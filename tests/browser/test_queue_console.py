@@ -214,14 +214,14 @@ async def test_a_group_is_moved_to_the_end_and_back(page: Page, tenant, mq: Mq):
     assert await mq.data("orders", consumerGroup="billing", autoAck=True) == [1]
     await page.goto("/queues/orders")
     row = page.locator("tr[data-group=billing]")
-    await row.get_by_role("link", name="Move billing").click()
-    await confirm(page, "Move billing (1)")
+    await row.get_by_role("link", name="Reset offset of billing").click()
+    await confirm(page, "Reset offset of billing (1)")
     await expect(row.locator("[data-label='to read']")).to_have_text("0")
     assert await mq.pop("orders", consumerGroup="billing") is None
-    await row.get_by_role("link", name="Move billing").click()
+    await row.get_by_role("link", name="Reset offset of billing").click()
     await page.get_by_label("the first message from a time on").check()
     await page.get_by_label("That time (UTC)").fill("2020-01-01T00:00:00")
-    await confirm(page, "Move billing (1)")
+    await confirm(page, "Reset offset of billing (1)")
 
     await expect(row.locator("[data-label='to read']")).to_have_text("2")
     assert await mq.data("orders", consumerGroup="billing", batch=5) == [1, 2]

@@ -219,7 +219,7 @@ async def test_the_command_refuses_with_all_failed_checks(ready, default):
     with pytest.raises(CommandError) as refused:
         await in_thread(call_command, "tenant", "live", ready.slug)
 
-    assert "make a user with a password the owner" in str(refused.value)
+    assert "add an owner who has a password" in str(refused.value)
     assert "choose a plan" in str(refused.value)
 
 
