@@ -5,7 +5,6 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
@@ -16,6 +15,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django_htmx.middleware import HtmxDetails
 
 from registry.data import database, db_breaker
+from registry.data.loop import sync_twin
 from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Unavailable
 from registry.models import Tenant
@@ -100,9 +100,12 @@ async def anybody(request: HttpRequest) -> Visitor | None:
         return None
 
 
+_not_found_sync = sync_twin(_not_found)
+
+
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler of addresses without a page, which it calls in a thread."""
-    return async_to_sync(_not_found)(request)
+    return _not_found_sync(request)
 
 
 async def known(request: HttpRequest, *, guests: bool = False) -> Visitor:
