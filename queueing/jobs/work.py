@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from queueing.jobs import decisions, events, limits
+from queueing.jobs import decisions, events, limits, lost
 from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.execution import outcome_of
 from queueing.jobs.kinds import KINDS
@@ -43,7 +43,7 @@ async def _depth_of(kind: str) -> Depth:
 
 PROCESSES = max(2, os.cpu_count() or 1)  # child processes of a worker at once
 
-JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of))
+JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of, before_release=lost.put_off))
 DIVIDED["jobs"] = KINDS.__contains__
 
 type JobShare = tuple[int, str]  # tenant, kind
@@ -115,6 +115,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
             "quotas": Bigints(list(quotas.values())),
             "worker": self.worker_id,
             "lease": self.lease,
+            "most_lost": decisions.MOST_LOST,
         }
 
     def route(self, rows: Sequence[Row]) -> Routed[JobClaim]:
@@ -221,9 +222,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
             return
         if time.monotonic() >= self._extend_at:
             await self._extend(jobs)
-        for tenant, row, lost in await database.fetch(SQL["watch"], self._keys(jobs)):
+        for tenant, row, is_lost in await database.fetch(SQL["watch"], self._keys(jobs)):
             if running := self.running.get((tenant, row)):
-                running.lose() if lost else running.cancel()
+                running.lose() if is_lost else running.cancel()
         await self._report([job for job in jobs if job.reports_now()])
 
     async def _extend(self, jobs: Sequence[RunningJob]) -> None:
