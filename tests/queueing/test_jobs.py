@@ -353,9 +353,9 @@ async def test_a_file_of_a_job_is_sent_to_whoever_has_its_link(api: Api, server:
         async with anybody.get(path) as response:
             content = await response.read()
             assert (response.status, response.headers["Content-Type"]) == (200, "application/gzip")
-        for wrong in (path[:-1], path.replace("token=", "other=")):
+        for wrong, why in ((path[:-1], "is not complete"), (path.partition("?")[0], "lacks its token")):
             async with anybody.get(wrong) as response:
-                assert response.status == 410
+                assert (response.status, why in (await response.json())["detail"]) == (403, True)
 
     assert len(gzip.decompress(content)) == 800_000
     assert (shown["name"], shown["size"]) == ("numbers.txt.gz", len(content))
