@@ -553,7 +553,7 @@ async def test_a_page_tells_attempts_that_count_from_those_that_do_not(visiting:
             texts.append((await visit.get(f"/jobs/{job['id']}/live"))[1])
 
     assert "<dd>2 of at most 5</dd>" in texts[0] and "Lost with" not in texts[0]
-    assert "<dd>4; 1 of at most 5 counts</dd>" in texts[1] and "<dd>1 time, not counted</dd>" in texts[1]
+    assert "<dd>4 in all, 1 of at most 5 counts</dd>" in texts[1] and "<dd>1 time, not counted</dd>" in texts[1]
 
 
 @pytest.mark.parametrize(
