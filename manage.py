@@ -22,10 +22,11 @@ def main() -> None:
     data = Path(os.environ.get("REGISTRY_DATA") or Path(__file__).resolve().parent / ".data").resolve()
     os.environ["REGISTRY_DATA"] = str(data)
     leave_in_order(0 if command == "up" else 128 + signal.SIGTERM)
+    without_servers = WITHOUT_SERVERS & {command, *sys.argv[2:3]}
     try:
-        if command == "up":
+        if command == "up" and not without_servers:
             listening.refuse_taken_port(sys.argv[2:])
-        with named_only(data) if WITHOUT_SERVERS & {command, *sys.argv[2:3]} else embedded.use(data):
+        with named_only(data) if without_servers else embedded.use(data):
             from django.core.management import execute_from_command_line
 
             execute_from_command_line(sys.argv)

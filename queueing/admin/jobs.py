@@ -47,7 +47,7 @@ class JobAdmin(HotList):
     fields = (
         ("label", "state", "tenant", "console"),
         ("uuid", "unique_key", "schedule_id", "due_at"),
-        ("attempts", "max_attempts", "handed_back", "timeout", "priority"),
+        ("attempts", "max_attempts", "handed_back", "lost_attempts", "timeout", "priority"),
         ("created", "run_at", "started_at", "finished_at"),
         ("cancel_requested", "progress_done", "progress_total", "progress_message"),
         ("error_code", "error"),

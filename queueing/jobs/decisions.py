@@ -12,6 +12,16 @@ from registry.redaction import redact_text
 
 WAITS = (1.0, 5.0, 30.0, 120.0)  # seconds before attempts 2, 3, 4, and all later ones
 INTERRUPTED_WAIT = 1.0  # seconds until a job is due again whose attempt was ended by something else than itself
+LOST = "worker_lost"  # code of the loss of an attempt with its worker
+MOST_LOST = 20  # attempts lost with their workers until a job fails: it may be the job that kills them
+LOST_WAITS = (
+    1.0,
+    5.0,
+    30.0,
+    120.0,
+    600.0,
+)  # seconds after the second loss, the third, …; the first one is followed at once
+LOST_TOO_OFTEN = f"{MOST_LOST} of its attempts were lost with their workers"
 JITTER = 0.2  # share by which a wait varies, so that jobs that failed together are not tried together
 
 
@@ -33,7 +43,7 @@ class JobClaim(NamedTuple):
     created_at: datetime
     started_at: datetime
     cancel_requested: bool
-    over: bool  # it has no attempt left, or was canceled: it is only closed
+    over: bool  # it has lost too many attempts, or was canceled: it is only closed
     cut_off: bool  # its attempt before was lost with its worker
     shown: int  # number of the attempt, without those that do not count
     run_at: datetime  # when this attempt was due; of the one before where that was cut off
@@ -129,7 +139,5 @@ def handed_back(claim: JobClaim, *, wait: float = 0.0) -> JobSettlement:
 
 
 def closed(claim: JobClaim) -> JobSettlement:
-    """For a claim that is `over`: the worker of the last attempt was lost, or of one whose cancellation was requested."""
-    if claim.cancel_requested:
-        return canceled(claim)
-    return failed(claim, "worker_lost", "the worker of the last attempt was lost", permanent=True)
+    """For a claim that is `over`: too many workers were lost while it ran, or its cancellation was requested."""
+    return canceled(claim) if claim.cancel_requested else failed(claim, LOST, LOST_TOO_OFTEN, permanent=True)

@@ -41,6 +41,12 @@ class JobResultExpired(JobError):
     status = 410
 
 
+class JobLinkInvalid(JobError):
+    """This link to a job's file is not valid."""
+
+    status = 403
+
+
 class UnknownSchedule(NotFound):
     """There is no such schedule."""
 

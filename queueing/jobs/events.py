@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from queueing.jobs.decisions import JobClaim
+from queueing.jobs.decisions import LOST, JobClaim
 from queueing.models import JobStatus
 from registry.data import database, live
 from registry.data.stream import EventStream
@@ -81,7 +81,7 @@ def from_row(row: database.Row) -> live.Event:
 
 def claimed(claim: JobClaim) -> live.Event:
     """The event of a claim."""
-    why = ("worker_lost", "the worker of the attempt before was lost") if claim.cut_off else ("", "")
+    why = (LOST, "the worker of the attempt before was lost") if claim.cut_off else ("", "")
     return event(
         JobChange(
             claim.tenant_id, claim.job_id, claim.position, claim.uuid, claim.kind, JobStatus.RUNNING.value, claim.shown,

@@ -12,11 +12,7 @@ from queueing.jobs.processes.children import Children
 from queueing.jobs.processes.outcomes import Canceled, Failed, Interrupted, Outcome
 from queueing.jobs.processes.wire import Assignment
 from queueing.jobs.running import RunningJob
-from registry.data import database, db_breaker, faults
-from registry.data.faults import Fault
-from registry.errors import Unavailable
-
-OWN_FAULTS = (Fault.SLOW, Fault.MISSING, Fault.BROKEN)  # of a statement, where the database is available
+from registry.data import database, db_breaker
 
 
 async def outcome_of(job: RunningJob, kind: Kind, children: Children) -> Outcome:
@@ -40,7 +36,9 @@ async def _outcome_of(job: RunningJob, kind: Kind, children: Children) -> Outcom
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it did not reach a checkpoint in time
         return Canceled()
     except Exception as error:
-        return Interrupted() if _is_outage(error) else _cleaned(outcomes.of_error(error), kind, content)
+        if outcomes.is_outage(error, away=db_breaker.current().away):
+            return Interrupted()
+        return _cleaned(outcomes.of_error(error), kind, content)
 
 
 def _cleaned(outcome: Outcome, kind: Kind, content: bytes) -> Outcome:
@@ -49,16 +47,6 @@ def _cleaned(outcome: Outcome, kind: Kind, content: bytes) -> Outcome:
         detail, trace = output.without(hidden, outcome.detail), output.without(hidden, outcome.traceback)
         return msgspec.structs.replace(outcome, detail=detail, traceback=trace)
     return outcome
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the database is at fault: then another attempt is made, and this one does not count. A statement that fails on a
-    database that is available would fail for ever."""
-    if not faults.is_temporary(error):
-        return False
-    cause = error.__cause__ if isinstance(error, Unavailable) else error
-    own = isinstance(cause, TimeoutError) or (cause is not None and faults.of(cause) in OWN_FAULTS)
-    return not own or db_breaker.current().away
 
 
 async def _on_loop(job: RunningJob, kind: Kind, content: bytes) -> Outcome:

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core import signing
 from django.utils import timezone
 
-from queueing.jobs.errors import JobResultExpired
+from queueing.jobs.errors import JobLinkInvalid, JobResultExpired
 from queueing.jobs.kinds import LONGEST_TIMEOUT, JobCanceled
 from queueing.models import Job, JobFile
 from registry.data import database
@@ -95,15 +95,18 @@ def shown(job: Job, file: JobFile) -> dict[str, Any]:
 
 
 def tenant_of(uuid: UUID, token: str) -> int:
-    """The tenant in a link's token. Raises JobResultExpired (410) for a token that is of another job, expired or not ours."""
+    """The tenant in a link's token. Raises JobResultExpired (410), JobLinkInvalid (403) for a token that is of another job or not ours."""
     try:
         tenant_id, named = signing.loads(
             token, salt=SALT, max_age=LINK_VALID, fallback_keys=[*settings.SECRET_KEY_FALLBACKS]
         )
+    except signing.SignatureExpired:
+        raise JobResultExpired("this link has expired; the job has a new one") from None
     except signing.BadSignature:
-        raise JobResultExpired("this link has expired, or is not complete; a new one is in the job") from None
+        detail = "this link is not complete: its token is cut off or changed" if token else "this link lacks its token"
+        raise JobLinkInvalid(f"{detail}; the job has the whole link") from None
     if named != str(uuid):
-        raise JobResultExpired("this link is another job's")
+        raise JobLinkInvalid("this link is another job's")
     return tenant_id
 
 

@@ -114,6 +114,7 @@ class Kind:
     title: str = ""  # what it does, for pages
     public: bool = True  # whether the API takes it; others are submitted by the product itself
     secret: tuple[str, ...] = ()  # fields of the input whose values are encrypted at rest and not shown
+    addresses: tuple[str, ...] = ()  # fields of the input with URLs whose hosts `check` looks up
     check: Callable[["Principal", Any], Awaitable[list[dict[str, str]]]] | None = (
         None  # faults of a decoded input, by field
     )

@@ -99,6 +99,13 @@ async def prepared(options: JobOptions, principal: Principal, *, id: UUID, fault
     )
 
 
+def addresses_in(request: JobRequest) -> list[str]:
+    """The URLs in a request whose hosts `checked` looks up."""
+    kind = kinds.KINDS.get(request.kind)
+    named = [request.input.get(name) for name in kind.addresses] if kind else []
+    return [url for url in (*named, request.callback_url) if url and isinstance(url, str)]
+
+
 def of_service(
     name: str, input: msgspec.Struct | dict[str, Any], *, tenant_id: int, unique_key: str | None = None
 ) -> NewJob:

@@ -1,10 +1,12 @@
 """A guard of a worker's event loop: if a job blocks it, the process is killed, and RQ starts another one.
 
 A function on the loop that never awaits stops everything in its process: heartbeats, leases, all other jobs. A thread notices that,
-gives the other jobs back at once, writes the failed attempt of the one that blocks, and kills the process.
+gives the other jobs back at once, writes the failed attempt of the one that blocks, and kills the process. A function in C that holds the
+interpreter's lock stops that thread too: then faulthandler, which needs no lock, says where it is and ends the process.
 """
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 STALLED_AFTER = 5.0  # seconds without a turn of the loop
 TICK_EVERY = 0.5  # seconds between signs of life of the loop, and between looks at them
+HELD_AFTER = 60.0  # seconds without a turn of loop and thread; longer than a lease, so that a process that was suspended loses nothing
 WRITE_LIMIT = 3  # seconds for the connection of the thread, which has none open
 KILL_LIMIT = 2.0 * WRITE_LIMIT  # seconds for that and for the statement, which may wait for a lock of the blocked loop
 
@@ -52,9 +55,11 @@ class LoopGuard:
     def tick(self) -> None:
         """The loop has had a turn."""
         self._ticked_at = time.monotonic()
+        faulthandler.dump_traceback_later(HELD_AFTER, exit=True)
 
     def stop(self) -> None:
         self._stopped.set()
+        faulthandler.cancel_dump_traceback_later()
 
     def _watch(self, loop: asyncio.AbstractEventLoop, parameters: dict[str, Any]) -> None:
         looked_at = time.monotonic()

@@ -6,13 +6,14 @@ A share is a tenant's jobs of one kind, so that a long backlog of one kind delay
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from psycopg import AsyncConnection
 
-from queueing.jobs import decisions, events, limits
+from queueing.jobs import decisions, events, limits, lost
 from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.execution import outcome_of
 from queueing.jobs.kinds import KINDS
@@ -43,7 +44,7 @@ async def _depth_of(kind: str) -> Depth:
 
 PROCESSES = max(2, os.cpu_count() or 1)  # child processes of a worker at once
 
-JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of))
+JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of, before_release=lost.put_off))
 DIVIDED["jobs"] = KINDS.__contains__
 
 type JobShare = tuple[int, str]  # tenant, kind
@@ -57,12 +58,14 @@ class JobWork(Work[JobClaim, JobSettlement]):
     settle_rows = 250
     settle_linger = 0.005
     share_limit = 100
+    tenant_limit = 300  # rows of one tenant in flight, of all kinds; the rest of the capacity is for others
 
     def __init__(self, *, guarded: bool = False) -> None:
         """`guarded`: the process belongs to this work, and is killed if a job blocks its loop."""
         super().__init__()
         self.running = RunningJobs()
         self.children = Children()
+        self._of_tenant: Counter[int] = Counter()  # rows in flight, and what the claim under way takes
         self._extend_at = 0.0  # time.monotonic()
         self._guard = LoopGuard(self.running, self._statement) if guarded else None
 
@@ -77,17 +80,25 @@ class JobWork(Work[JobClaim, JobSettlement]):
     def share_of(self, item: JobClaim) -> JobShare:
         return item.tenant_id, item.kind
 
+    def free_by_share(self, limit: int) -> dict[JobShare, int]:
+        self._of_tenant = Counter()
+        for (tenant, _), count in self.in_flight_of.items():
+            self._of_tenant[tenant] += count
+        free = super().free_by_share(limit)
+        return {share: min(few, self.tenant_limit - self._of_tenant[share[0]]) for share, few in free.items()}
+
     async def due(self, conn: AsyncConnection) -> list[JobShare]:
         mine = [kind for kind in KINDS if self.division.takes_part("jobs", kind)]
         if not self._free_processes():
             mine = [kind for kind in mine if KINDS[kind].runs != "process"]
-        return await database.rows(conn, SQL["due"], {"kinds": mine, "limit": DUE_AT_MOST})
+        shares = await database.rows(conn, SQL["due"], {"kinds": mine, "limit": DUE_AT_MOST})
+        return [(tenant, kind) for tenant, kind in shares if self._of_tenant[tenant] < self.tenant_limit]
 
     def _free_processes(self) -> int:
         return PROCESSES - sum(count for (_, kind), count in self.in_flight_of.items() if KINDS[kind].runs == "process")
 
     async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
-        quotas = self._for_free_processes(quotas)
+        quotas = self._for_free_processes(self._for_tenants(quotas))
         limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})
         if not limited:
             return await database.rows(conn, SQL["take"], self._quotas_of(quotas)) if quotas else []
@@ -96,6 +107,15 @@ class JobWork(Work[JobClaim, JobSettlement]):
             rows = await database.rows(conn, SQL["take"], self._quotas_of(allowed)) if allowed else []
             await limits.hold(conn, limited, [JobClaim._make(row) for row in rows])
             return rows
+
+    def _for_tenants(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+        """The quotas; those of a tenant's kinds lowered to what it may have in flight together."""
+        lowered: dict[JobShare, int] = {}
+        for (tenant, kind), quota in quotas.items():
+            if few := min(quota, self.tenant_limit - self._of_tenant[tenant]):
+                self._of_tenant[tenant] += few
+                lowered[tenant, kind] = few
+        return lowered
 
     def _for_free_processes(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
         """The quotas; those of kinds that run in processes lowered, in random order, to as many as are free."""
@@ -115,6 +135,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
             "quotas": Bigints(list(quotas.values())),
             "worker": self.worker_id,
             "lease": self.lease,
+            "most_lost": decisions.MOST_LOST,
         }
 
     def route(self, rows: Sequence[Row]) -> Routed[JobClaim]:
@@ -221,9 +242,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
             return
         if time.monotonic() >= self._extend_at:
             await self._extend(jobs)
-        for tenant, row, lost in await database.fetch(SQL["watch"], self._keys(jobs)):
+        for tenant, row, is_lost in await database.fetch(SQL["watch"], self._keys(jobs)):
             if running := self.running.get((tenant, row)):
-                running.lose() if lost else running.cancel()
+                running.lose() if is_lost else running.cancel()
         await self._report([job for job in jobs if job.reports_now()])
 
     async def _extend(self, jobs: Sequence[RunningJob]) -> None:

@@ -75,6 +75,9 @@ class Job(WorkRow):
     progress_total = models.BigIntegerField(null=True)
     progress_message = models.CharField(max_length=200, db_default="", blank=True)
     handed_back = models.IntegerField(db_default=0, help_text="attempts that do not count: their worker stopped")
+    lost_attempts = models.IntegerField(
+        db_default=0, help_text="attempts that do not count either: their worker was killed; a retry resets it"
+    )
     cancel_requested = models.BooleanField(db_default=False)
     error_code = models.CharField(max_length=50, db_default="", blank=True)
     error = models.CharField(max_length=1000, db_default="", blank=True, help_text="why the latest attempt failed")

@@ -71,14 +71,14 @@ def _queued(job: dict[str, Any]) -> str:
     in_future = (when(job["runAt"]) - datetime.now(UTC)).total_seconds() > LATER
     if (error := job.get("error")) and job["attempts"]:
         then = f"the next one is due {exact(job['runAt'])}" if in_future else "it is tried again"
-        return f"Attempt {job['attempts']} of {job['maxAttempts']} failed, {then}. {_reason(error)}"
+        return f"Attempt {job['attempts']} failed, {then}. {_reason(error)}"
     return f"Waiting until {exact(job['runAt'])}." if in_future else look(job["status"]).sentence
 
 
 def _running(job: dict[str, Any]) -> str:
     if job["cancelRequested"]:
         return "Cancellation is requested: it stops at its next checkpoint."
-    return f"A worker is running attempt {job['attempts']}, of at most {job['maxAttempts']} in a row."
+    return f"A worker is running attempt {job['attempts']}."
 
 
 def _succeeded(job: dict[str, Any]) -> str:
@@ -141,6 +141,16 @@ def percent(progress: dict[str, Any]) -> int | None:
     """Progress from 0 to 100; None without a total."""
     done, total = progress["done"], progress.get("total")
     return max(0, min(100, 100 * done // total)) if total and total > 0 else None
+
+
+@register.filter
+def bar(job: dict[str, Any]) -> int | None:
+    """How full the bar of a job is, from 0 to 100, if it has reported any progress; None while a total is not known. A job that has
+    succeeded is done, whatever it reported last."""
+    if job["status"] == JobStatus.SUCCEEDED:
+        return 100
+    share = percent(job["progress"]) if job.get("progress") else 0
+    return 0 if share is None and job["finishedAt"] else share
 
 
 @register.filter

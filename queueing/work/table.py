@@ -33,6 +33,8 @@ class WorkTable:
     joins: str = ""
     # Depth of a part of this work, for pools of workers that take only parts; None: of the whole.
     part_depth: Callable[[str], Awaitable[Depth]] | None = field(default=None, compare=False)
+    # What is done with rows of dead workers (their ids) before their leases end; None: nothing.
+    before_release: Callable[[list[int]], Awaitable[None]] | None = field(default=None, compare=False)
 
     @cached_property
     def due(self) -> str:
@@ -46,6 +48,8 @@ class WorkTable:
 
     async def release(self, workers: list[int]) -> None:
         """End the leases of these workers now."""
+        if self.before_release:
+            await self.before_release(workers)
         await database.fetch(self._made("release"), {"workers": workers})
 
     async def depth(self) -> Depth:

@@ -124,7 +124,13 @@ def _report(request: HttpRequest, label: str, done: Done) -> None:
         lost = f"{label}: {done.lost:,} not done: another operator or a worker changed them first."
         messages.warning(request, lost)
     if done.rows or not (done.lost or done.warnings or done.errors):
-        messages.success(request, f"{label}: {done.rows:,} done.")
+        messages.success(request, f"{label}: {_rows_done(done.rows)}.")
+
+
+def _rows_done(rows: int) -> str:
+    if rows == 0:
+        return "there was nothing to do"
+    return "done" if rows == 1 else f"done for {rows:,}"
 
 
 carry_out_sync = sync_twin(carry_out)

@@ -99,6 +99,12 @@ def tagged(table: str, lines: Sequence[str]) -> Iterator[str]:
         yield f'{{"table": "{table}", "row": {line}}}\n'
 
 
+def untagged(line: str) -> tuple[str, str]:
+    """The table that such a line names, and the row."""
+    table, _, row = line.removeprefix('{"table": "').partition('", "row": ')
+    return table, row.removesuffix("\n").removesuffix("}")
+
+
 async def _rows(
     conn: AsyncConnection, source: ExportedTable, tenant_id: int, decrypt: bool
 ) -> AsyncIterator[list[str]]:

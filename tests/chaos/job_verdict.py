@@ -30,7 +30,7 @@ EXECUTE FUNCTION chaos_claim();
 _DONE = "SELECT count(*) FROM queueing_job WHERE closed IS NOT NULL"
 _TWO_LEASES = "SELECT DISTINCT job FROM chaos_claim WHERE worker_before IS NOT NULL AND leased_until_before >= at"
 _JOBS = """
-SELECT j.uuid::text, j.status, j.sequence, array_agg(e.sequence ORDER BY e.sequence), array_agg(e.status ORDER BY e.sequence),
+SELECT j.uuid::text, j.kind, j.status, j.sequence, array_agg(e.sequence ORDER BY e.sequence), array_agg(e.status ORDER BY e.sequence),
     array_agg(concat_ws(' ', e.status, nullif(e.code, ''), nullif(e.detail, '')) ORDER BY e.sequence)
 FROM queueing_job j LEFT JOIN queueing_jobevent e ON e.tenant_id = j.tenant_id AND e.job_id = j.id
 WHERE j.kind LIKE 'bed.nap%' GROUP BY j.tenant_id, j.id
@@ -47,6 +47,7 @@ class Stored(NamedTuple):
     """A job and its events, as PostgreSQL has them."""
 
     job: str
+    kind: str
     status: str
     sequence: int
     sequences: list[int]
@@ -106,7 +107,11 @@ def _faults(service: Service, jobs: Jobs) -> Iterator[str]:
 
 
 def _shown(stored: dict[str, Stored], wrong: set[str]) -> str:
-    return "; ".join(f"{job} {stored[job].history if job in stored else ''}" for job in sorted(wrong)[:SHOWN])
+    return "; ".join(_described(job, stored.get(job)) for job in sorted(wrong)[:SHOWN])
+
+
+def _described(job: str, stored: Stored | None) -> str:
+    return f"{job} ({stored.kind}) {stored.history}" if stored else job
 
 
 def _invented(ran: Executions, stored: dict[str, Stored]) -> Iterator[str]:

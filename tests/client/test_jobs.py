@@ -113,6 +113,15 @@ async def test_waiting_for_a_result_tells_of_failure_and_of_lateness(client: Any
     assert (failed.value.job.error.code, late.value.last.status) == ("stolen", "queued")
 
 
+async def test_the_progress_of_a_job_that_has_ended_before_is_over_at_once(client: Any):
+    accepted = await client.jobs.submit("test.echo", {})
+    async with jobs_at_work():
+        ended = await client.jobs.wait(accepted.id)
+
+    async with asyncio.timeout(5):
+        assert [job async for job in client.jobs.progress(accepted.id, after=ended.sequence)] == []
+
+
 async def test_the_progress_of_a_job_is_iterated_until_it_ends(client: Any):
     accepted = await client.jobs.submit("test.echo", {"steps": 3, "seconds": 0.6})
 

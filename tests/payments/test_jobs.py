@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from payments.books import purge
 from payments.models import DeadLetter, Payment
 from payments.states import Status
+from queueing.jobs import store
 from queueing.jobs.work import JobWork
 from queueing.models import Job, Worker
 from registry.data import database
@@ -118,16 +119,61 @@ async def test_a_purge_whose_job_does_not_succeed_says_so(
         return bool(found) and bool(await post(api, f"/jobs/{found[0]['id']}/cancel"))
 
     async with asyncio.TaskGroup() as group:
-        asked = group.create_task(_status_of_purge(api))
+        asked = group.create_task(_purge(api))
         await eventually(canceled)
 
-    assert asked.result() == 503
+    assert asked.result()[0] == 503
     assert await purge.count(tenant.pk) == 20
 
 
-async def _status_of_purge(api: Api) -> int:
+@pytest.fixture
+async def idle(sandbox: Any, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More payments than a request removes itself, and a worker that never claims anything."""
+    monkeypatch.setattr(purge, "AT_ONCE", 5)
+    monkeypatch.setattr(purge, "WITHIN", 0.1)
+    await accept(tenant, 20)
+    await Worker.async_objects.acreate(queue="jobs", hostname="h", pid=1)
+    await database.release()
+
+
+async def test_purges_share_one_job_and_those_without_a_key_are_not_sent_to_what_they_cannot_read(
+    api: Api, server: str, tenant: Tenant, idle: None, settings: Any
+) -> None:
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    async with database.own_connection():
+        await Tenant.async_objects.filter(pk=tenant.pk).aupdate(open=True)
+    form = {"Cookie": f"csrftoken={'c' * 32}", "X-CSRFToken": "c" * 32}
+    async with Api(server) as visitor:
+        visitor.session.headers.update(form)
+        answers = [await _purge(caller) for caller in (api, visitor, visitor)]
+
+    assert [(status, "job" in said) for status, said in answers] == [(202, True), (202, False), (202, False)]
+    assert (await get(api, "/jobs?kind=payments.purge"))["total"] == 1
+
+
+async def test_a_purge_that_began_before_leaves_what_was_accepted_since(
+    api: Api, tenant: Tenant, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = store.submit
+
+    async def and_run(job: Any) -> Any:
+        receipt = await submitted(job)
+        if receipt.at_work:
+            await run()
+        return receipt
+
+    monkeypatch.setattr(store, "submit", and_run)
+    first = await _purge(api)
+    await api.pay()
+    second, said = await _purge(api)
+
+    assert (first[0], second, said["left"]) == (202, 202, 1)
+    assert await purge.count(tenant.pk) == 1
+
+
+async def _purge(api: Api) -> tuple[int, dict[str, Any]]:
     async with api.post("/purge-payments") as response:
-        return response.status
+        return response.status, await response.json()
 
 
 async def test_many_refunds_are_accepted_once_each_and_refusals_are_named(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
+from django.db import connections
 
 from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
 from registry.data import database
@@ -66,6 +68,19 @@ greetings: PerLoop[str] = PerLoop(lambda: "hello", close=_tell)
 async def asynchronous(context: Context, given: Given) -> dict[str, Any]:
     [(number,)] = await database.fetch("SELECT 6 * 7")
     return {"number": number, "greeting": greetings.get()}
+
+
+@for_tests("outage")
+def outage(context: Context, given: Given) -> None:
+    """Find the database of the service away."""
+    connections["default"].settings_dict["PORT"] = given.number
+    connections["default"].ensure_connection()
+
+
+@for_tests("elsewhere")
+def elsewhere(context: Context, given: Given) -> None:
+    """Find another database away."""
+    psycopg.connect(f"postgresql://nobody@127.0.0.1:{given.number}/none")
 
 
 @for_tests("writes")

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from queueing.broker import rotation
-from queueing.jobs import waiting
+from queueing.jobs import exporting, files, queries, waiting
 from queueing.jobs.builtin import webhooks_replay
 from queueing.jobs.kinds import JobFailed
 from queueing.jobs.work import JobWork
@@ -22,6 +22,7 @@ from queueing.outbound import deliveries
 from queueing.work.drain import Drain
 from registry.data import database
 from registry.models import AuditEntry, Tenant
+from registry.tenants import export
 from tests.bed.receiver import Receiver
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_payment, make_tenant
@@ -349,14 +350,18 @@ async def exported(api: Api, **asked: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.decode().splitlines()]
 
 
+async def exported_by_command(tenant: Tenant, *options: str) -> list[dict[str, Any]]:
+    out = io.StringIO()
+    await in_thread(call_command, "tenant", "export", tenant.slug, *options, stdout=out, stderr=io.StringIO())
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
 async def test_an_export_writes_all_rows_of_the_tenant_as_the_command_does(boss: Api, tenant: Tenant) -> None:
     await in_thread(make_payment, tenant)
     await in_thread(make_payment, await in_thread(make_tenant))
     lines = await exported(boss)
 
-    out = io.StringIO()
-    await in_thread(call_command, "tenant", "export", tenant.slug, stdout=out)
-    by_command = [json.loads(line) for line in out.getvalue().splitlines()]
+    by_command = await exported_by_command(tenant)
     moving = ("queueing.Job", "registry.Audit", "registry.ApiKey")  # the export itself is in these
     kept = [[one for one in found if not one["table"].startswith(moving)] for found in (lines, by_command)]
     assert kept[0] == kept[1]
@@ -368,6 +373,39 @@ async def test_an_export_does_not_contain_the_ones_before_it(boss: Api) -> None:
 
     assert {"queueing.JobFile"} <= {one["table"] for one in second}
     assert "queueing.JobFileChunk" not in {one["table"] for one in first + second}
+
+
+async def test_the_command_waits_for_a_job_and_reads_its_file_piece_by_piece(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "CHUNK", 100)
+    monkeypatch.setattr(exporting, "READ", 50)
+    for _ in range(5):
+        await in_thread(make_payment, tenant)
+
+    lines = await exported_by_command(tenant)
+
+    [job] = await jobs()
+    assert (job.kind, job.status, job.tenant_id) == ("tenant.export", "succeeded", tenant.pk)
+    assert [one["table"] for one in lines].count("payments.Payment") == 5
+    assert json.loads(await queries.result(tenant.pk, job.uuid))["rows"] == len(lines)
+
+
+async def test_what_the_command_decrypts_is_not_stored_as_a_file(tenant: Tenant) -> None:
+    lines = await exported_by_command(tenant, "--decrypt")
+
+    assert "registry.Tenant" in [one["table"] for one in lines]
+    assert await jobs() == []
+
+
+async def test_the_command_says_why_an_export_failed(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise JobFailed("the disk is full")
+
+    monkeypatch.setattr(export, "sources", fail)
+
+    with pytest.raises(CommandError, match="the disk is full"):
+        await exported_by_command(tenant)
 
 
 async def test_an_export_is_recorded_with_its_job(boss: Api) -> None:

@@ -1,5 +1,6 @@
 """Jobs of kind `http`: signed requests to addresses of tenants (contract section 6)."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -343,6 +344,23 @@ async def test_a_batch_looks_an_address_up_once(api: Api, receiver: Receiver, mo
 
     assert {one["status"] for one in results} == {"queued"}
     assert looked_up == ["127.0.0.1"]
+
+
+async def test_a_batch_looks_its_addresses_up_together(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = asyncio.Barrier(3)  # each look-up waits for the two others
+
+    async def slow(self: Outside, host: str, port: int) -> list[str]:
+        async with asyncio.timeout(5):
+            await together.wait()
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(Outside, "look_up", slow)
+    items: list[dict[str, Any]] = [{"kind": "http", "input": {"url": f"http://{host}.example/"}} for host in "ab"]
+    items += [{"kind": "test.echo", "callbackUrl": "http://c.example/"}, {"kind": "http", "input": {"url": 7}}]
+    async with api.post("/jobs/batch", json={"items": items}) as answer:
+        results = (await answer.json())["results"]
+
+    assert [one["status"] for one in results] == ["queued", "queued", "queued", "invalid"]
 
 
 async def test_the_kind_is_listed_with_its_schema(api: Api) -> None:

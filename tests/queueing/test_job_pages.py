@@ -17,7 +17,7 @@ from queueing.jobs import figures
 from queueing.jobs.figures import COUNTED
 from queueing.jobs.work import JobWork
 from queueing.models import JOB_CLOSED, JOB_LOOKS, Job, JobResult, JobSchedule, JobStatus, Worker
-from queueing.templatetags.jobs import percent, progress_text, sentence
+from queueing.templatetags.jobs import bar, percent, progress_text, sentence
 from registry.data import database
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api
@@ -493,10 +493,12 @@ FAULT = {"code": "timed_out", "detail": "did not end within 5 s"}
         ({"status": "queued"}, "Waiting for a worker."),
         ({"status": "queued", "runAt": LATER}, "Waiting until 2999-01-01 12:00:00.000 UTC."),
         ({"status": "queued", "attempts": 1, "error": FAULT},
-         "Attempt 1 of 5 failed, it is tried again. The reason: did not end within 5 s."),
+         "Attempt 1 failed, it is tried again. The reason: did not end within 5 s."),
         ({"status": "queued", "attempts": 1, "error": FAULT, "runAt": LATER},
-         "Attempt 1 of 5 failed, the next one is due 2999-01-01 12:00:00.000 UTC. The reason: did not end within 5 s."),
-        ({"status": "running", "attempts": 2}, "A worker is running attempt 2, of at most 5 in a row."),
+         "Attempt 1 failed, the next one is due 2999-01-01 12:00:00.000 UTC. The reason: did not end within 5 s."),
+        ({"status": "running", "attempts": 2}, "A worker is running attempt 2."),
+        ({"status": "queued", "attempts": 6, "error": FAULT},
+         "Attempt 6 failed, it is tried again. The reason: did not end within 5 s."),
         ({"status": "running", "attempts": 2, "cancelRequested": True},
          "Cancellation is requested: it stops at its next checkpoint."),
         ({"status": "succeeded", "attempts": 1}, "Done in 2.0 s, 5.0 s after it was submitted."),
@@ -519,6 +521,39 @@ def test_one_sentence_says_what_happened(job: dict[str, Any], text: str) -> None
     }
 
     assert sentence({"attempts": 0, "maxAttempts": 5, "cancelRequested": False, **times, **job}) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "progress", "full"),
+    [
+        ("running", {"done": 5, "total": 10}, 50),
+        ("running", {"done": 5, "total": None}, None),
+        ("queued", None, 0),
+        ("succeeded", {"done": 5, "total": 10}, 100),
+        ("succeeded", {"done": 5, "total": None}, 100),
+        ("failed", {"done": 5, "total": 10}, 50),
+        ("failed", {"done": 5, "total": None}, 0),
+    ],
+)
+def test_the_bar_of_a_job_that_has_succeeded_is_full_and_one_that_is_over_does_not_move(
+    status: str, progress: dict[str, Any] | None, full: int | None
+) -> None:
+    over = NOW if status in JOB_CLOSED else None
+
+    assert bar({"status": status, "finishedAt": over, "progress": progress}) == full
+
+
+async def test_a_page_tells_attempts_that_count_from_those_that_do_not(visiting: As, api: Api, viewer: Any) -> None:
+    job = await submit(api)
+    async with visiting(viewer) as visit, database.own_connection():
+        row = Job.async_objects.filter(uuid=UUID(job["id"]))
+        texts = []
+        for change in ({"attempt": 2}, {"attempt": 4, "tries_from": 3, "lost_attempts": 1}):
+            await row.aupdate(**change)
+            texts.append((await visit.get(f"/jobs/{job['id']}/live"))[1])
+
+    assert "<dd>2 of at most 5</dd>" in texts[0] and "Lost with" not in texts[0]
+    assert "<dd>4 in all, 1 of at most 5 counts</dd>" in texts[1] and "<dd>1 time, not counted</dd>" in texts[1]
 
 
 @pytest.mark.parametrize(

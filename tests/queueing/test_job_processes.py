@@ -16,10 +16,10 @@ from queueing.jobs import kinds
 from queueing.jobs.processes import children as child_processes
 from queueing.jobs.processes import forking, output
 from queueing.jobs.processes.children import Children
-from queueing.jobs.processes.outcomes import LARGEST_RESULT, Canceled, Failed, Succeeded
+from queueing.jobs.processes.outcomes import LARGEST_RESULT, Canceled, Failed, Interrupted, Succeeded
 from queueing.models import JobFile, JobFileChunk
 from registry.servers.processes import children as child_pids
-from registry.servers.processes import read_proc
+from registry.servers.processes import free_port, read_proc
 from tests.bed.running import PROJECT, PYTHONPATH
 from tests.conftest import eventually
 from tests.queueing import child_kinds
@@ -360,6 +360,17 @@ async def test_a_job_may_fail_for_good_with_a_code_of_its_own(children):
 
 async def test_a_job_may_name_the_time_of_its_next_attempt(children):
     assert await run(children, "waits_for_stock") == Failed("no_stock", "none left", after=30.0)
+
+
+async def test_an_attempt_that_an_outage_of_the_database_ended_does_not_count_in_a_process_either(children):
+    assert await run(children, "outage", {"number": free_port()}) == Interrupted()
+
+
+async def test_another_database_that_is_away_fails_the_attempt(children):
+    outcome = await run(children, "elsewhere", {"number": free_port()})
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, "refused" in outcome.detail) == ("error", True)
 
 
 async def test_a_function_that_leaves_the_interpreter_has_failed(children):

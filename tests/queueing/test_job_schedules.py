@@ -88,6 +88,23 @@ async def test_a_schedule_is_created_replaced_listed_and_deleted(api: Api) -> No
 
 
 @pytest.mark.parametrize(
+    ("cron", "message"),
+    [
+        ("0 0 30,31 FEB *", "never comes due: there is no day 30,31 in month FEB"),
+        ("0 0 */31 2 MON#5", "never comes due: no day of the next 50 years matches"),
+        ("0 0 32 * *", "cannot be read: 32 is no day of month, which is 1 to 31, or L for the last one"),
+        ("0 0 * 13 *", "cannot be read: 13 is no month, which is 1 to 12, or JAN to DEC"),
+        ("60 0 * * *", "cannot be read: 60 is no minute, which is 0 to 59"),
+        ("0 0 * *", "wants five fields: minute, hour, day of month, month, day of week"),
+    ],
+)
+async def test_an_expression_that_is_not_acceptable_is_told_why(api: Api, cron: str, message: str) -> None:
+    refusal = await put(api, status=422, cron=cron)
+
+    assert refusal["errors"] == [{"field": "cron", "message": message}]
+
+
+@pytest.mark.parametrize(
     ("fields", "field"),
     [
         ({"cron": "0 0 30 2 *"}, "cron"),

@@ -1,7 +1,9 @@
 """Jobs in real worker processes: killed, stopped, blocked and canceled while they run."""
 
 import asyncio
+import os
 import signal
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +11,7 @@ from queueing.models import Job, JobEvent, JobStatus
 from registry.data import database
 from registry.models import Tenant
 from registry.servers.processes import signal_process
+from tests.bed.running import PROJECT
 from tests.conftest import Api, eventually
 from tests.queueing.test_jobs import get, post, submit
 
@@ -168,3 +171,37 @@ async def test_a_worker_whose_loop_is_blocked_is_replaced_though_a_lock_keeps_it
     async with database.transaction() as conn:
         await conn.execute("SELECT FROM queueing_jobstream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
         await eventually(lambda: worker.horse not in (0, horse), within=25.0)
+
+
+NOWHERE = "postgres://nobody@127.0.0.1:1/none"
+HOLDS = """
+import asyncio, ctypes, django
+django.setup()
+from queueing.jobs import stall
+from queueing.jobs.running import RunningJobs
+
+stall.HELD_AFTER = 1.0
+
+async def main():
+    guard = stall.LoopGuard(RunningJobs(), None)
+    for _ in range(6):  # turns that are made keep it alive
+        guard.tick()
+        await asyncio.sleep(0.2)
+    print("holds", flush=True)
+    ctypes.PyDLL(None).sleep(60)  # does not release the interpreter's lock
+
+asyncio.run(main())
+"""
+
+
+async def test_a_function_in_c_that_holds_the_interpreters_lock_ends_its_process_and_is_named() -> None:
+    """Else nothing in the process could notice it, and RQ ends it after half an hour."""
+    python = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDS, cwd=PROJECT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "registry.settings", "DATABASE_URL": NOWHERE, "REDIS_URL": "redis://127.0.0.1:1/0"},
+    )  # fmt: skip
+    async with asyncio.timeout(40):
+        out, trace = await python.communicate()
+
+    assert (python.returncode, out) == (1, b"holds\n")
+    assert b"Timeout" in trace and b"in main" in trace

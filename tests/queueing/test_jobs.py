@@ -320,6 +320,28 @@ async def test_a_kind_with_concurrency_one_runs_one_at_a_time_whoever_claims(api
     assert (len(claimed), none, len(then)) == (1, [], 1)
 
 
+async def test_a_tenant_with_many_kinds_leaves_places_to_others(api: Api, stranger: Api) -> None:
+    for kind in ("test.echo", "test.wait", "test.secret"):
+        for _ in range(3):
+            await submit(api, kind=kind)
+    work = JobWork()
+    work.share_limit, work.tenant_limit = 2, 3
+    async with database.own_connection():
+        first = await work.claim(1, 20)
+        await submit(stranger)
+        work.shares.forget()
+        second = await work.claim(1, 20)
+        await work.run(first[:1])
+        work.shares.forget()
+        third = await work.claim(1, 20)
+        for claim in [*first[1:], *second, *third]:
+            await work.run([claim])
+
+    mine = {claim.tenant_id for claim in first}
+    assert (len(first), len(second), len(third)) == (3, 1, 1)
+    assert {claim.tenant_id for claim in second}.isdisjoint(mine) and {claim.tenant_id for claim in third} == mine
+
+
 async def test_an_outcome_after_the_lease_has_ended_is_refused(api: Api) -> None:
     job = await submit(api)
     first, second = JobWork(), JobWork()
@@ -353,9 +375,9 @@ async def test_a_file_of_a_job_is_sent_to_whoever_has_its_link(api: Api, server:
         async with anybody.get(path) as response:
             content = await response.read()
             assert (response.status, response.headers["Content-Type"]) == (200, "application/gzip")
-        for wrong in (path[:-1], path.replace("token=", "other=")):
+        for wrong, why in ((path[:-1], "is not complete"), (path.partition("?")[0], "lacks its token")):
             async with anybody.get(wrong) as response:
-                assert response.status == 410
+                assert (response.status, why in (await response.json())["detail"]) == (403, True)
 
     assert len(gzip.decompress(content)) == 800_000
     assert (shown["name"], shown["size"]) == ("numbers.txt.gz", len(content))

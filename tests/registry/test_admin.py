@@ -97,7 +97,7 @@ def test_an_action_shows_its_name_and_the_number_of_rows_before_it_runs(operator
 
     assert "Disable: send nothing new" in text(asked)
     assert "<li>default of acme</li>" in text(asked)
-    assert "<strong>1</strong> processor will be touched" in text(asked)
+    assert "<strong>1</strong> processor will be changed" in text(asked)
     assert "1 of the selected" in text(asked)
     assert Processor.objects.get(pk=first.pk).enabled
     assert not AuditEntry.objects.exists()
@@ -204,7 +204,7 @@ async def confirm_on(server: str, model, action: str, row) -> str:
             token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', await answer.text())
         form = {"action": action, "_selected_action": row.pk, "csrfmiddlewaretoken": token[1]}
         async with browser.post(url, data=form) as answer:
-            assert "will be touched" in await answer.text()
+            assert "will be changed" in await answer.text()
         async with browser.post(url, data={**form, "seen": 1, "reason": WHY}) as answer:
             return await answer.text()
 
@@ -213,7 +213,7 @@ async def test_an_action_works_through_the_server_on_its_own_loop(server, acme):
     """In the other tests each action has a loop to itself; here it shares the server's, and its pool."""
     letter = await in_thread(lambda: make_dead_letter(make_payment(acme, status=FAILED)))
 
-    assert "Replay: 1 done" in await confirm_on(server, DeadLetter, "deadletter_replay", letter)
+    assert "Replay: done." in await confirm_on(server, DeadLetter, "deadletter_replay", letter)
 
     assert (await in_thread(Payment.objects.get)).status == QUEUED
 
@@ -221,7 +221,7 @@ async def test_an_action_works_through_the_server_on_its_own_loop(server, acme):
 async def test_an_action_that_needs_a_thread_works_through_the_server_too(server, acme):
     page = await confirm_on(server, Tenant, "tenant_payment_inline", acme)
 
-    assert "1 done" in page
+    assert "done." in page
     assert await in_thread(lambda: list(Flag.objects.get(name="inline.payment").tenants.all())) == [acme]
 
 
@@ -234,7 +234,7 @@ def test_dead_letters_are_replayed_with_a_reason(operator, acme):
 
     answer = confirm(operator, choose(operator, "deadletter_replay", *letters))
 
-    assert "Replay: 2 done" in said(answer)
+    assert "Replay: done for 2." in said(answer)
     assert Payment.objects.get(pk=failed.pk).status == QUEUED
     assert Payment.objects.get(pk=doubtful.pk).status == UNCERTAIN
     assert [e.reason for e in AuditEntry.objects.filter(action="deadletter.replay")] == [WHY, WHY]

@@ -279,6 +279,14 @@ def test_up_on_a_taken_port_is_explained_and_starts_nothing(up, empty):
     assert {path.name for path in empty.iterdir()} == {"out", "log"}
 
 
+def test_up_says_how_to_use_it_also_while_its_port_is_taken(up):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        running = up("-c", IMPATIENT, "up", "--help", "--port", str(other.getsockname()[1]))
+        status = running.popen.wait(LIMIT)
+
+    assert (status, "--port" in running.out) == (0, True)
+
+
 def test_up_on_a_public_address_without_allowed_hosts_is_refused_and_starts_nothing(settings, monkeypatch):
     settings.PRODUCTION = settings.DEBUG = False
     monkeypatch.setattr(supervisor, "run", lambda *_: pytest.fail("it runs"))

@@ -75,7 +75,7 @@ async def result(request: HttpRequest, id: str) -> HttpResponse:
     "/jobs/{id}/file",
     tags=TAG,
     summary="The file that a job wrote, for whoever has the signed link that the job shows",
-    openapi_extra={**described("The file", 404, 410, query=FILE), "security": [{}]},
+    openapi_extra={**described("The file", 403, 404, 410, query=FILE), "security": [{}]},
 )
 async def file(request: HttpRequest, id: str) -> StreamingHttpResponse:
     uuid = job_id(id)

@@ -8,9 +8,9 @@ import msgspec
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from queueing.jobs import queries, store
+from queueing.jobs import addresses, queries, store
 from queueing.jobs.job import JobReceipt, NewJob
-from queueing.jobs.requests import BATCH, BATCH_ITEMS, JOB, LARGEST_INPUT, JobRequest, checked
+from queueing.jobs.requests import BATCH, BATCH_ITEMS, JOB, LARGEST_INPUT, JobRequest, addresses_in, checked
 from registry.edge import nulls
 from registry.edge.api import PROBLEMS, api, iso, json_response
 from registry.edge.bodies import invalid, read, refuse_nul
@@ -62,7 +62,10 @@ async def submit_batch(request: HttpRequest) -> HttpResponse:
         await count_requests(principal.rate_limit, principal.key)  # a batch that cannot be read counts as one request
         raise
     headers = await count_requests(principal.rate_limit, principal.key, cost=len(batch.items))
-    verdicts = [await _checked(raw, principal) for raw in batch.items]
+    requests = [await _decoded(raw) for raw in batch.items]
+    if urls := [url for one in requests if isinstance(one, JobRequest) for url in addresses_in(one)]:
+        await addresses.look_up(urls, mode=principal.mode)
+    verdicts = [await _checked(one, principal) for one in requests]
     stored = iter(await store.submit_many([one for one in verdicts if isinstance(one, NewJob)]))
     results = [next(stored) if isinstance(one, NewJob) else one for one in verdicts]
     refused = [one for one in results if isinstance(one, Unavailable)]
@@ -71,22 +74,26 @@ async def submit_batch(request: HttpRequest) -> HttpResponse:
     return json_response({"results": [_result(one) for one in results]}, headers=headers)
 
 
-async def _checked(raw: msgspec.Raw, principal: Principal) -> NewJob | Problem:
+async def _decoded(raw: msgspec.Raw) -> JobRequest | Problem:
     body = bytes(raw)
     if len(body) > LARGE_ITEM:
         await asyncio.sleep(0)
     try:
         refuse_nul(body)
-        return await checked(_decoded(body), principal)
+        return nulls.decode(JOB, body)
     except Problem as error:
         return error
-
-
-def _decoded(body: bytes) -> JobRequest:
-    try:
-        return nulls.decode(JOB, body)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise invalid(json.loads(body), JOB, msgspec.ValidationError(str(error))) from None
+        return invalid(json.loads(body), JOB, msgspec.ValidationError(str(error)))
+
+
+async def _checked(request: JobRequest | Problem, principal: Principal) -> NewJob | Problem:
+    if isinstance(request, Problem):
+        return request
+    try:
+        return await checked(request, principal)
+    except Problem as error:
+        return error
 
 
 def _result(one: JobReceipt | Problem) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _header_faults(headers: dict[str, str]) -> list[str]:
     return faults
 
 
-@kind("http", input=HttpCall, runs="loop", secret=("headers",), check=check)
+@kind("http", input=HttpCall, runs="loop", secret=("headers",), addresses=("url",), check=check)
 async def send(context: Context, request: HttpCall) -> dict[str, Any]:
     """Send a signed HTTP request to an address of yours; the result is the answer."""
     answer = await _answer(context, request)

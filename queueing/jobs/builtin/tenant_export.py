@@ -7,6 +7,7 @@ import msgspec
 from queueing.jobs.kinds import Context, kind
 from registry.tenants import audit, export
 
+NAME = "tenant.export"
 TIMEOUT = 6 * 3600.0  # seconds
 LARGE = 64 * 1024  # characters of a line that takes long to compress
 
@@ -19,12 +20,10 @@ class TenantExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gzip: bool = True
 
 
-@kind("tenant.export", input=TenantExport, runs="loop", scope="admin", timeout=TIMEOUT, tenant_concurrency=1)
+@kind(NAME, input=TenantExport, runs="loop", scope="admin", timeout=TIMEOUT, tenant_concurrency=1)
 async def write(context: Context, asked: TenantExport) -> dict[str, int]:
     """Write all data of the tenant into a file, as lines of JSON in one snapshot. Encrypted messages stay encrypted."""
-    await audit.record(
-        actor=f"job {context.job_id}", action="tenant.export", target="tenant", tenant_id=context.tenant_id
-    )
+    await audit.record(actor=f"job {context.job_id}", action=NAME, target="tenant", tenant_id=context.tenant_id)
     name = f"tenant.ndjson{'.gz' if asked.gzip else ''}"
     content_type = "application/gzip" if asked.gzip else "application/x-ndjson"
     total, tables, rows = len(list(export.sources())), list[str](), 0

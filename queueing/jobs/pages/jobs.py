@@ -143,7 +143,12 @@ async def _context(visitor: Visitor, job: Job) -> dict[str, Any]:
     tenant = {"tenant": visitor.tenant.slug}
     return {
         "visitor": visitor,
-        "job": {**await queries.described(job, privileged=visitor.may_act), "handedBack": job.handed_back},
+        "job": {
+            **await queries.described(job, privileged=visitor.may_act),
+            "handedBack": job.handed_back,
+            "lostAttempts": job.lost_attempts,
+            "counted": job.attempt - job.tries_from,  # attempts since the latest retry that failed, or are under way
+        },
         "title": kind.title if kind else "",
         "input": job.input,
         "result": await queries.result_of(job),

@@ -21,12 +21,12 @@ from uuid import UUID
 
 import msgspec
 import uvloop
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections
 
 from queueing.jobs.files import JobFileWriter
 from queueing.jobs.kinds import KINDS, JobCanceled, JobFileOutput, JobLog
 from queueing.jobs.processes import outcomes, wire
-from queueing.jobs.processes.outcomes import Failed, Outcome
+from queueing.jobs.processes.outcomes import Failed, Interrupted, Outcome
 from queueing.jobs.processes.page import SharedPage
 from queueing.jobs.processes.wire import Assignment, LogLine
 from registry.data.loop import end_loop
@@ -176,9 +176,26 @@ def _perform(assignment: Assignment, page: SharedPage) -> Outcome:
         if isinstance(error, MemoryError):
             _, most = resource.getrlimit(resource.RLIMIT_DATA)
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-        return outcomes.of_error(error)
+        return Interrupted() if _is_outage(error) else outcomes.of_error(error)
     finally:
         connections.close_all()
+
+
+def _is_outage(error: BaseException) -> bool:
+    """As for functions on the loop. A function may also have lost a database of its own, which is no reason to repeat it for ever: ours
+    is asked."""
+    return outcomes.is_outage(error, away=False) and not _has_database()
+
+
+def _has_database() -> bool:
+    """Whether the service's database takes a new connection."""
+    connection = connections[DEFAULT_DB_ALIAS]
+    try:
+        connection.close()
+        connection.ensure_connection()
+        return connection.is_usable()
+    except (DatabaseError, InterfaceError):
+        return False
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:

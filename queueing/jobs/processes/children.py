@@ -15,7 +15,7 @@ from msgspec import structs
 
 from queueing.jobs.processes import outcomes, wire
 from queueing.jobs.processes.forking import NotForked, RunningForkServer
-from queueing.jobs.processes.outcomes import Canceled, Failed, Outcome, Succeeded
+from queueing.jobs.processes.outcomes import Canceled, Failed, Interrupted, Outcome, Succeeded
 from queueing.jobs.processes.output import Output
 from queueing.jobs.processes.page import Progress, SharedPage
 from queueing.jobs.processes.wire import Assignment, Exited, LogLine
@@ -187,7 +187,7 @@ class ChildProcess:
 
     def _verdict(self, exited: Exited, reported: Outcome | None, cause: Failed | Canceled | None) -> Outcome:
         match reported:
-            case Succeeded() | Canceled():
+            case Succeeded() | Canceled() | Interrupted():
                 return reported
             case Failed():
                 clean = self._output.clean

@@ -6,7 +6,11 @@ import traceback
 import msgspec
 
 from queueing.jobs.kinds import JobCanceled, JobFailed, JobRetry
+from registry.data import faults
+from registry.data.faults import Fault
+from registry.errors import Unavailable
 
+OWN_FAULTS = (Fault.SLOW, Fault.MISSING, Fault.BROKEN)  # of a statement, where the database is available
 LARGEST_RESULT = 64 * 1024  # bytes of JSON; contract section 6
 LONGEST_ERROR, LONGEST_TRACEBACK = (
     1000,
@@ -68,6 +72,16 @@ def of_error(error: BaseException) -> Failed | Canceled:
         case MemoryError():
             return Failed("out_of_memory", "asked for more memory than its limit", trace(error))
     return Failed("error", cut("".join(traceback.format_exception_only(error)).strip()), trace(error))
+
+
+def is_outage(error: BaseException, *, away: bool) -> bool:
+    """Whether the database is at fault: then another attempt is made, and this one does not count. A statement that fails on a
+    database that is not `away` would fail for ever."""
+    if not faults.is_temporary(error):
+        return False
+    cause = error.__cause__ if isinstance(error, Unavailable) else error
+    own = isinstance(cause, TimeoutError) or (cause is not None and faults.of(cause) in OWN_FAULTS)
+    return away or not own
 
 
 def of_bad_input(error: msgspec.MsgspecError) -> Failed:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from queueing.jobs.processes.outcomes import Canceled, Failed, Succeeded
+from queueing.jobs.processes.outcomes import Canceled, Failed, Interrupted, Succeeded
 
 LARGEST_PACKET = 208 * 1024  # bytes; the kernel's default buffer of a socket, which no packet exceeds
 
@@ -80,7 +80,7 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 
 encode = msgspec.msgpack.encode
 assignments = msgspec.msgpack.Decoder(Assignment)
-from_child = msgspec.msgpack.Decoder(LogLine | Succeeded | Failed | Canceled)
+from_child = msgspec.msgpack.Decoder(LogLine | Succeeded | Failed | Canceled | Interrupted)
 from_worker = msgspec.msgpack.Decoder(Fork | Kill)
 from_server = msgspec.msgpack.Decoder(ServerReady | Forked | Exited)
 

@@ -7,6 +7,7 @@ An expression whose minute or hour begins with `*` follows elapsed time.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,7 +15,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 LONGEST_CRON, LONGEST_ZONE = 100, 64  # characters
-FIELDS = 5  # cronsim also reads seconds in a sixth one
+FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31, or L for the last one",
+    "month": "1 to 12, or JAN to DEC",
+    "day-of-week": "0 to 7, or SUN to SAT",
+}  # cronsim also reads seconds in a sixth one
 FINEST = timedelta(minutes=1)  # between two due times of any expression
 ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*\Z")
 NO_ZONES = re.compile(r"(posix|right)/|(localtime|posixrules|Factory)\Z")  # other files of the time zone database
@@ -69,12 +76,23 @@ def zone_of(name: str) -> tzinfo:
 
 
 def _expression(cron: str, local: datetime) -> CronSim:
-    if len(cron.split()) != FIELDS:
+    if len(cron.split()) != len(FIELDS):
         raise NotATime("wants five fields: minute, hour, day of month, month, day of week")
     try:
         return CronSim(cron, local)
     except CronSimError as error:
-        raise NotATime(f"cannot be read: {str(error).lower()}") from None
+        raise NotATime(_fault(cron, str(error).removeprefix("Bad "))) from None
+
+
+def _fault(cron: str, name: str) -> str:
+    """What is wrong with an expression whose field of this name cronsim does not accept."""
+    parts = cron.upper().split()
+    value = parts[list(FIELDS).index(name)]
+    if name == "day-of-month":
+        with suppress(CronSimError):
+            CronSim(" ".join([*parts[:3], "*", parts[4]]), datetime.now(UTC))
+            return f"never comes due: there is no day {value} in month {parts[3]}"
+    return f"cannot be read: {value} is no {name.replace('-', ' ')}, which is {FIELDS[name]}"
 
 
 def examine(timing: Timing, now: datetime) -> tuple[list[dict[str, str]], datetime | None]:
@@ -91,7 +109,7 @@ def examine(timing: Timing, now: datetime) -> tuple[list[dict[str, str]], dateti
     try:
         first = Timing(timing.cron, zone).after(now)
         if first is None:
-            faults.append({"field": "cron", "message": "never comes due"})
+            faults.append({"field": "cron", "message": "never comes due: no day of the next 50 years matches"})
     except NotATime as error:
         faults.append({"field": "cron", "message": str(error)})
     return faults, first

@@ -25,14 +25,14 @@ LIMIT %(limit)s;
 
 -- name: take
 -- Lease due jobs, at most `quota` of each tenant and kind, and number their events: one statement and one commit. A job that was
--- running is one whose worker died. If it has no attempt left, or was canceled meanwhile, its attempt is not counted: the worker
--- only closes it.
+-- running is one whose worker died: the lost attempt counts among `lost_attempts` only. If the job has lost too many, or was canceled
+-- meanwhile, it begins no other attempt: the worker only closes it.
 WITH due AS MATERIALIZED (
     SELECT p.*
     FROM unnest(%(tenants)b::bigint[], %(kinds)b::text[], %(quotas)b::bigint[]) AS t (tenant_id, kind, quota)
     CROSS JOIN LATERAL (
         SELECT tenant_id, id, status = 'running' AS cut_off,
-            attempt - tries_from >= max_attempts OR cancel_requested AS over
+            cancel_requested OR (status = 'running' AND lost_attempts + 1 >= %(most_lost)s) AS over
         FROM queueing_job j
         WHERE j.tenant_id = t.tenant_id AND j.kind = t.kind AND j.closed IS NULL AND j.run_at <= now()
           AND (j.leased_until IS NULL OR j.leased_until < now())
@@ -42,7 +42,8 @@ WITH due AS MATERIALIZED (
     ) p
 ), claimed AS (
     UPDATE queueing_job j
-    SET status = 'running', attempt = attempt + CASE WHEN over THEN 0 ELSE 1 END, sequence = sequence + 1,
+    SET status = 'running', attempt = attempt + (NOT over)::int, sequence = sequence + 1,
+        tries_from = tries_from + (cut_off AND NOT over)::int, lost_attempts = lost_attempts + cut_off::int,
         lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s), started_at = now(), changed_at = now()
     FROM due
     WHERE j.tenant_id = due.tenant_id AND j.id = due.id
@@ -235,7 +236,7 @@ WITH held AS MATERIALIZED (
 ), moved AS (
     UPDATE queueing_job j
     SET status = 'queued', sequence = j.sequence + 1, changed_at = now(), run_at = now(), tries_from = j.attempt,
-        finished_at = NULL, error_code = '', error = '', traceback = '', cancel_requested = false
+        lost_attempts = 0, finished_at = NULL, error_code = '', error = '', traceback = '', cancel_requested = false
     FROM held h
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status = 'failed'
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,

@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
+from django.utils.module_loading import import_string
 from django_async_backend.db.transaction import async_atomic
 
 from registry.currencies import CURRENCIES
@@ -18,6 +20,7 @@ from registry.tenants import access, audit, erasure, go_live, keys
 from registry.tenants import export as takeout
 
 PATIENT = "milliseconds for which a lower fee is worth waiting"
+BY_JOB = "queueing.jobs.exporting.pages"
 FIRST_KEY = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
 
 
@@ -132,9 +135,11 @@ class Command(AsyncCommand):
             detail=detail,
         )
         counts: Counter[str] = Counter()
+        # What is decrypted is written nowhere else: a job's file is stored.
+        pages = takeout.export(tenant.pk, decrypt=True) if decrypt else _by_job(tenant.pk)
         with sink(output, self.stdout) as write:
-            async for table, lines in takeout.export(tenant.pk, decrypt=decrypt):
-                if table not in counts:
+            async for table, lines in pages:
+                if decrypt and table not in counts:
                     self.stderr.write(f"{table} …")
                 await asyncio.to_thread(write, table, lines)
                 counts[table] += len(lines)
@@ -155,6 +160,12 @@ class Command(AsyncCommand):
             changed = await erasure.erase(tenant_id=tenant.pk, actor=actor(), reason=reason)
         lines = [f"{table}: {count} rows blanked" for table, count in changed.items()]
         self.report("\n".join(lines) or "Everything was blank already.", changed, as_json=json)
+
+
+def _by_job(tenant_id: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """The pages of `takeout.export`, once a job has written them."""
+    pages: AsyncIterator[tuple[str, list[str]]] = import_string(BY_JOB)(tenant_id)
+    return pages
 
 
 def _uuid(text: str) -> UUID:

@@ -9,13 +9,14 @@ const place = document.getElementById("job");
 const kind = document.querySelector("h1").textContent;
 const fragment = new Fragment(place, () => `${kind} – ${fragment.word}`);
 
-function showProgress({ progress }) {
+function showProgress({ status, progress }) {
   const bar = place.querySelector("[data-progress-here]");
   bar.hidden = !progress;
   if (!progress) return;
   bar.querySelector("[data-progress-text]").textContent = progressText(progress);
   const meter = bar.querySelector("progress");
-  if (progress.total > 0) meter.value = Math.max(0, Math.min(100, (100 * progress.done) / progress.total));
+  if (status === "succeeded") meter.value = 100;
+  else if (progress.total > 0) meter.value = Math.max(0, Math.min(100, (100 * progress.done) / progress.total));
   else meter.removeAttribute("value"); // under way, of an unknown length
 }
 

@@ -122,14 +122,22 @@ class Jobs:
         return self.result(job_id)
 
     def progress(self, job_id: UUID, *, after: int = 0) -> Generator[Job]:
-        """The job at each of its events, until it has ended: progress, tries, the end."""
+        """The job at each of its events above the number `after`, until it has ended: progress, tries, the end."""
+        wait = 0 if after else int(LONGEST_POLL)  # it may have ended with that event
         while True:
-            found = self._later(job_id, after, int(LONGEST_POLL), self._http.options.reconnect)
+            found = self._later(job_id, after, wait, self._http.options.reconnect)
             for change in found.events:
                 yield change.job
                 if change.job.status.is_final:
                     return
-            after = found.next
+            if not found.events and self._has_ended(job_id, after):
+                return
+            after, wait = found.next, int(LONGEST_POLL)
+
+    def _has_ended(self, job_id: UUID, after: int) -> bool:
+        """Whether it has no event above `after`, and none to come unless somebody retries it."""
+        job = self._http.get_as(Job, get(f"/jobs/{job_id}", retry=self._http.options.reconnect))
+        return job.status.is_final and job.sequence <= after
 
     def watch_all(self, *, after: int | None = None) -> Generator[JobChange]:
         """Every change of every job of the tenant from now on, or above the number `after`. It ends only by an error."""

@@ -1,0 +1,28 @@
+"""Lost attempts: a job whose worker was killed is put off for longer each time, and fails after too many (docs/decisions/034)."""
+
+from pathlib import Path
+
+from queueing.jobs import decisions, events
+from queueing.jobs.events import JobChange
+from registry import telemetry
+from registry.data import database, live
+
+SQL = database.statements(Path(__file__).parent / "sql" / "lost.sql")
+
+
+async def put_off(workers: list[int]) -> None:
+    """For jobs of dead workers, before their leases are released. The first loss needs no wait: such a job is left as it is."""
+    parameters = {
+        "workers": workers,
+        "most": decisions.MOST_LOST,
+        "waits": list(decisions.LOST_WAITS),
+        "jitter": decisions.JITTER,
+        "code": decisions.LOST,
+        "lost": "the worker of this attempt was lost",
+        "given_up": decisions.LOST_TOO_OFTEN,
+    }
+    rows = await database.fetch(SQL["put_off"], parameters)
+    live.publish([events.from_row(row) for row in rows])
+    for row in rows:
+        change = JobChange._make(row)
+        telemetry.JOBS.labels(change.kind, change.status).inc()
