@@ -1,6 +1,7 @@
-"""State machines of payments and refunds: states, allowed transitions, and how each state is shown."""
+"""State machines of payments and refunds: states, allowed transitions, and how each state is shown. Nothing here reads a database."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 from django.db.models import TextChoices
@@ -61,6 +62,53 @@ LOOKS: Final[dict[Status, Look]] = {
     FAILED: Look("✕", "red", "Not booked. No money has moved."),
     CANCELED: Look("–", "grey", "Canceled. No money has moved."),
 }
+
+
+# -- Shown states ------------------------------------------------------------------------------------------
+
+
+class Reversal(TextChoices):
+    """What took the money of a succeeded payment back. It is shown in place of `succeeded`; derived, never stored."""
+
+    DISPUTED = "disputed"
+    DISPUTE_LOST = "dispute_lost", "dispute lost"
+    REFUNDED = "refunded"
+    PARTLY_REFUNDED = "partly_refunded", "partly refunded"
+
+
+type ShownState = Status | Reversal
+
+REVERSAL_LOOKS: Final[dict[Reversal, Look]] = {
+    Reversal.DISPUTED: Look("▲", "amber", "The payer's bank disputes this payment."),
+    Reversal.DISPUTE_LOST: Look("▼", "red", "The payer's bank took the money back."),
+    Reversal.REFUNDED: Look("↺", "grey", "Refunded in full."),
+    Reversal.PARTLY_REFUNDED: Look("◕", "green", "Refunded in part."),
+}
+SHOWN_LOOKS: Final[dict[ShownState, Look]] = {**LOOKS, **REVERSAL_LOOKS}
+
+
+def shown_state(
+    status: str, *, amount: int | Decimal, refunded: int | Decimal, disputed: bool = False, lost: bool = False
+) -> ShownState:
+    """The state that a pill and a filter show: the status or, of a succeeded payment, its reversal.
+
+    `disputed`: a dispute is open; `lost`: a closed one withholds money. A dispute comes first, because it has a deadline.
+    """
+    found = Status(status)
+    if found is not SUCCEEDED:
+        return found
+    if disputed:
+        return Reversal.DISPUTED
+    if lost:
+        return Reversal.DISPUTE_LOST
+    if refunded <= 0:
+        return found
+    return Reversal.REFUNDED if refunded >= amount else Reversal.PARTLY_REFUNDED
+
+
+def shown_as(value: str) -> ShownState:
+    """The shown state of this value. Raises ValueError."""
+    return Status(value) if value in Status.values else Reversal(value)
 
 
 # -- Refunds -----------------------------------------------------------------------------------------------

@@ -12,11 +12,14 @@ from payments.states import (
     PROCESSING,
     REFUND_LOOKS,
     REQUIRES_ACTION,
+    SHOWN_LOOKS,
     SUCCEEDED,
     TERMINAL,
     Look,
     RefundStatus,
+    ShownState,
     Status,
+    shown_as,
 )
 from registry.templatetags import figures
 from registry.templatetags.figures import span, when
@@ -91,20 +94,20 @@ def milliseconds(length: float | None) -> str:
 
 
 @register.filter
-def look(status: str) -> Look:
-    return LOOKS[Status(status)]
+def look(state: str) -> Look:
+    return SHOWN_LOOKS[shown_as(state)]
 
 
 @register.filter
-def label(status: str) -> str:
-    return Status(status).label.lower()
+def label(state: str) -> str:
+    return shown_as(state).label.lower()
 
 
 @register.inclusion_tag("registry/_pill.html")
-def pill(status: str, size: str = "") -> dict:
-    """A payment's state: word, colour and shape."""
-    found = LOOKS[Status(status)]
-    return {"shape": found.shape, "colour": found.colour, "word": label(status), "status": status, "size": size}
+def pill(state: str, size: str = "") -> dict:
+    """A payment's shown state, a status or a reversal: word, colour and shape."""
+    found = look(state)
+    return {"shape": found.shape, "colour": found.colour, "word": label(state), "status": state, "size": size}
 
 
 @register.inclusion_tag("registry/_pill.html")
@@ -119,6 +122,12 @@ def breaker_pill(processor: dict) -> dict:
 @register.simple_tag
 def all_statuses() -> list[Status]:
     return list(Status)
+
+
+@register.simple_tag
+def all_shown() -> list[ShownState]:
+    """Every state that a pill shows and a filter offers: statuses and reversals."""
+    return list(SHOWN_LOOKS)
 
 
 @register.filter

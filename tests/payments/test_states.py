@@ -12,9 +12,13 @@ from payments.states import (
     PROCESSING,
     QUEUED,
     REQUIRES_ACTION,
+    SHOWN_LOOKS,
     TERMINAL,
     UNCERTAIN,
+    Reversal,
     Status,
+    shown_as,
+    shown_state,
     sources_of,
 )
 from registry.data import database
@@ -73,6 +77,33 @@ def test_every_state_has_a_look_of_its_own_without_colour():
     assert set(LOOKS) == set(Status)
     assert len({look.shape for look in LOOKS.values()}) == len(Status)
     assert all(look.sentence.endswith(".") and look.colour for look in LOOKS.values())
+
+
+def test_every_shown_state_has_a_look_of_its_own_without_colour():
+    assert set(SHOWN_LOOKS) == {*Status, *Reversal}
+    assert len({look.shape for look in SHOWN_LOOKS.values()}) == len(SHOWN_LOOKS)
+    assert all(look.sentence.endswith(".") and look.colour for look in SHOWN_LOOKS.values())
+    assert [shown_as(state.value) for state in SHOWN_LOOKS] == list(SHOWN_LOOKS)
+
+
+@pytest.mark.parametrize(
+    ("refunded", "disputed", "lost", "expected"),
+    [
+        (0, False, False, Status.SUCCEEDED),
+        (1, False, False, Reversal.PARTLY_REFUNDED),
+        (1000, False, False, Reversal.REFUNDED),
+        (0, True, False, Reversal.DISPUTED),
+        (1000, True, True, Reversal.DISPUTED),
+        (1000, False, True, Reversal.DISPUTE_LOST),
+    ],
+)
+def test_a_succeeded_payment_is_shown_as_what_took_its_money_back(refunded, disputed, lost, expected):
+    assert shown_state("succeeded", amount=1000, refunded=refunded, disputed=disputed, lost=lost) is expected
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.SUCCEEDED})
+def test_a_payment_that_has_not_succeeded_is_shown_by_its_status(status):
+    assert shown_state(status, amount=1000, refunded=0, disputed=False, lost=False) is status
 
 
 @pytest.mark.parametrize("status", Status)
