@@ -7,7 +7,7 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from payments.api.payments import payment_id
-from payments.books import events, queries
+from payments.books import events, payer, queries
 from payments.errors import UnknownPayment
 from payments.intake.spilling import missing
 from registry.data import live
@@ -38,7 +38,8 @@ async def poll(request: HttpRequest, id: str) -> HttpResponse:
         tenant_id, correlation_id, after, within=asked["wait"], check=lambda: _check(tenant_id, correlation_id)
     )
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
-    messages = [_message(event) for event in found or []]
+    view = await payer.view_of(tenant_id, correlation_id) if found and asked["token"] else None
+    messages = [_message(payer.as_payer(event, view) if view else event) for event in found or []]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
 
 
@@ -54,7 +55,7 @@ async def _tenant_of(request: HttpRequest, correlation_id: UUID, token: str | No
 
 
 def _message(event: live.Event) -> dict[str, Any]:
-    return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body)}
+    return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body), **event.beside}
 
 
 async def _check(tenant_id: int, correlation_id: UUID) -> None:

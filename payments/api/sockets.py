@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from payments.books import events, queries
+from payments.books import events, payer, queries
 from payments.states import Status
 from registry.data import live
 from registry.edge.api import ENCODER
@@ -59,7 +59,12 @@ class PaymentsSocket(LiveSocket):
 
 
 class PaymentSocket(PaymentsSocket):
-    """One payment, for everybody who has its link. Events are numbered by the payment's sequence."""
+    """One payment, for everybody who has its link. Events are numbered by the payment's sequence.
+
+    With the link's token it says what a payer may see (payments.books.payer), whoever else the client is.
+    """
+
+    view: dict[str, Any] | None = None  # of a payer
 
     async def subscribe(self, ids: list[UUID]) -> None:
         raise BadMessage("this socket shows one payment")
@@ -75,10 +80,15 @@ class PaymentSocket(PaymentsSocket):
     async def authority(self) -> int:
         if token := self.query("token"):
             tenant_id = links.tenant_of(self.correlation_id, token)
-        else:
-            credentials = self.header(b"authorization") or self.header(b"cookie")
-            tenant_id = (await tenant_authority(self)) if credentials else None
-        if tenant_id is None or await queries.status_of(tenant_id, self.correlation_id) is None:
+            self.view = await payer.view_of(tenant_id, self.correlation_id) if tenant_id else None
+            if tenant_id is None or self.view is None:
+                raise Unauthorized
+            return tenant_id
+        # A page of a tenant names it, that of a guest of the open tenant too; an address without either gives no right.
+        if not (self.header(b"authorization") or self.header(b"cookie") or self.query("tenant")):
+            raise Unauthorized
+        tenant_id = await tenant_authority(self)
+        if await queries.status_of(tenant_id, self.correlation_id) is None:
             raise Unauthorized
         return tenant_id
 
@@ -89,11 +99,15 @@ class PaymentSocket(PaymentsSocket):
         return event.sequence
 
     async def greet(self) -> None:
-        if found := await queries.status_of(self.tenant_id, self.correlation_id):
+        read = queries.status_of if self.view is None else payer.view_of
+        if found := await read(self.tenant_id, self.correlation_id):
             self.reader.sent = found["sequence"]
             await self.send_message(
                 ENCODER.encode({"type": "payment", "sequence": found["sequence"], "payment": found})
             )
+
+    def message(self, event: live.Event) -> bytes:
+        return super().message(event if self.view is None else payer.as_payer(event, self.view))
 
     async def past(self, after: int) -> list[live.Event]:
         return await self.stream.of_subject(self.tenant_id, self.correlation_id, after)

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from payments.money import decimal_text
+from payments.states import shown_state
 from registry.data import database, db_breaker, live
 from registry.data.stream import EventStream
 from registry.edge.api import ENCODER, iso
@@ -39,19 +40,31 @@ def status_body(
     }
 
 
-def event(*, tenant: int, position: int, **fields) -> live.Event:
+def event(*, tenant: int, position: int, beside: dict[str, str] | None = None, **fields) -> live.Event:
     """A live event from the fields of `status_body`."""
     body = status_body(**fields)
-    return live.Event(NAME, tenant, position, body["correlationId"], body["sequence"], ENCODER.encode(body))
+    subject, sequence = body["correlationId"], body["sequence"]
+    return live.Event(NAME, tenant, position, subject, sequence, ENCODER.encode(body), beside or {})
 
 
 _COLUMNS = ("correlation_id", "status", "amount", "currency", "processor", "attempts", "updated_at", "sequence")
 
 
 def from_row(row: database.Row) -> live.Event:
-    """A live event from tenant, position and the fields of `status_body` in their order."""
-    tenant, position, *fields = row
-    return event(tenant=tenant, position=position, **dict(zip(_COLUMNS, fields, strict=True)))
+    """A live event from tenant, position, the fields of `status_body` in their order, and for an event of a refund or a
+    dispute what was refunded, and whether a dispute is open or lost (else NULL)."""
+    tenant, position, *fields, refunded, disputed, lost = row
+    found = dict(zip(_COLUMNS, fields, strict=True))
+    beside = {} if refunded is None else reversal(**found, refunded=refunded, disputed=disputed, lost=lost)
+    return event(tenant=tenant, position=position, beside=beside, **found)
+
+
+def reversal(
+    *, status: str, amount: int, currency: str, refunded: int, disputed: bool | None, lost: bool | None, **_: object
+) -> dict[str, str]:
+    """What a message says beside the status of a payment whose money was, or may be, taken back."""
+    shown = shown_state(status, amount=amount, refunded=refunded, disputed=bool(disputed), lost=bool(lost))
+    return {"shown": shown.value, "refunded": decimal_text(refunded, currency)}
 
 
 async def since(tenant: int, after: int, limit: int) -> list[live.Event]:

@@ -87,6 +87,12 @@ async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
     return (payment.action or {}) if payment and payment.status == Status.REQUIRES_ACTION else None
 
 
+async def item_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
+    """The object of `GET /payments/{id}` without its history."""
+    payment = await _stored(tenant_id, correlation_id)
+    return payment and _content(payment)
+
+
 async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
     """The object of `GET /payments/{id}`: status, content, attempts and timeline."""
     payment = await _stored(tenant_id, correlation_id)
@@ -94,14 +100,20 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
         return None
     of = {"tenant": tenant_id, "payment": payment.id}
     return {
+        **_content(payment),
+        "attempts": [_attempt(*row) for row in await database.fetch(SQL["attempts"], of)],
+        "timeline": [_event(*row) for row in await database.fetch(SQL["timeline"], of)],
+    }
+
+
+def _content(payment: Stored) -> dict[str, Any]:
+    return {
         **_full_item(payment),
         **{name: (payment.method or {}).get(name) for name in METHOD_FIELDS},
         "code": payment.code or None,
         "scheduledFor": iso(payment.scheduled_for) if payment.scheduled_for else None,
         "priority": payment.priority,
         "returnUrl": payment.return_url or None,
-        "attempts": [_attempt(*row) for row in await database.fetch(SQL["attempts"], of)],
-        "timeline": [_event(*row) for row in await database.fetch(SQL["timeline"], of)],
     }
 
 

@@ -34,6 +34,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     subject: str  # what changed, such as a payment's correlation id
     sequence: int  # within the subject
     body: bytes
+    beside: dict[str, str] = {}  # what the socket says beside the object, for members only
 
 
 class NumberedEvents(Protocol):

@@ -51,6 +51,12 @@ class BadMessage(Exception):
     """The client sent what is not in the contract."""
 
 
+def message_of(kind: bytes, number: int, event: live.Event) -> bytes:
+    """`{"type", "sequence", kind: object}`, and what is said beside the object."""
+    beside = b"," + ENCODER.encode(event.beside)[1:-1] if event.beside else b""
+    return b'{"type":"%b","sequence":%d,"%b":%b%b}' % (kind, number, kind, event.body, beside)
+
+
 class LiveSocket(AsyncWebsocketConsumer):
     """All events of a tenant, counted by the tenant's numbers. Subclasses authorize; they may narrow it to one subject."""
 
@@ -158,9 +164,11 @@ class LiveSocket(AsyncWebsocketConsumer):
 
     async def send_event(self, event: live.Event) -> None:
         telemetry.LIVE_EVENTS.inc()
-        await self.send_message(
-            b'{"type":"%b","sequence":%d,"%b":%b}' % (self.kind, self.number(event), self.kind, event.body)
-        )
+        await self.send_message(self.message(event))
+
+    def message(self, event: live.Event) -> bytes:
+        """The event as the client gets it."""
+        return message_of(self.kind, self.number(event), event)
 
     async def send_message(self, message: bytes) -> None:
         async with asyncio.timeout(SEND_TIMEOUT):

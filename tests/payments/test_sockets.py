@@ -20,6 +20,7 @@ from django.test import Client
 from payments.api import sockets
 from payments.api.socket_urls import websocket_urlpatterns
 from payments.books import events
+from payments.books.payer import payers_view
 from registry.data import database, live
 from registry.edge import live_socket
 from registry.models import Membership
@@ -85,7 +86,8 @@ async def test_the_link_of_a_payment_opens_its_socket_without_a_key(api: Api):
     async with payers_socket(api, payment) as ws:
         greeting = await read(ws)
 
-    assert greeting == {"type": "payment", "sequence": 1, "payment": await api.status(payment["correlationId"])}
+    view = payers_view(await api.detail(payment["correlationId"]))
+    assert greeting == {"type": "payment", "sequence": 1, "payment": view}
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ async def test_a_session_does_not_open_the_stream_of_a_tenant_it_is_no_member_of
 
 async def test_every_change_of_a_payment_is_sent_in_order_with_its_status_object(api: Api, sandbox):
     payment = await api.pay("19.90")
-    async with payers_socket(api, payment) as ws, at_work():
+    async with api.ws_connect(f"/ws/payments/{payment['correlationId']}") as ws, at_work():
         messages = await read_until(ws, "succeeded")
 
     assert [m["sequence"] for m in messages] == [1, 2, 3]
@@ -438,7 +440,7 @@ async def test_changes_before_the_clients_resume_message_are_not_sent_twice(api:
 
 async def test_a_change_that_the_first_message_includes_is_not_sent_again(api: Api, tenant, monkeypatch):
     payment = await api.pay()
-    real, calls = sockets.queries.status_of, 0
+    real, calls = sockets.queries.item_of, 0
 
     async def after_the_change(*args: Any) -> Any:
         nonlocal calls
@@ -449,7 +451,7 @@ async def test_a_change_that_the_first_message_includes_is_not_sent_again(api: A
             await eventually(lambda: live.hub().feeds["payments", tenant.pk].position == 2)
         return await real(*args)
 
-    monkeypatch.setattr(sockets.queries, "status_of", after_the_change)
+    monkeypatch.setattr(sockets.queries, "item_of", after_the_change)
     async with payers_socket(api, payment) as ws:
         greeting = await read(ws)
         await listening(ws)

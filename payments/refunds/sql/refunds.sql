@@ -42,7 +42,7 @@ WITH paid AS (
     UPDATE payments_payment
     SET owed_back = owed_back + %(owed)s, refunded = refunded + %(refunded)s, sequence = sequence + 1
     WHERE tenant_id = %(tenant)s AND id = %(payment)s
-    RETURNING tenant_id, id, correlation_id, status, amount, currency, processor_id, attempt, sequence
+    RETURNING tenant_id, id, correlation_id, status, amount, currency, processor_id, attempt, sequence, refunded
 ), ledger AS (
     INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at, cause, cause_id)
     SELECT p.tenant_id, p.id, p.processor_id, l.account, l.amount, p.currency, now(), %(cause)s, %(subject)s
@@ -59,8 +59,13 @@ WITH paid AS (
     FROM paid p JOIN numbered n USING (tenant_id)
     RETURNING position, at
 )
-SELECT p.tenant_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, p.sequence
-FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id;
+SELECT p.tenant_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, p.sequence, p.refunded,
+    d.disputed, d.lost
+FROM paid p CROSS JOIN event e LEFT JOIN payments_processor r ON r.tenant_id = p.tenant_id AND r.id = p.processor_id
+CROSS JOIN LATERAL (
+    SELECT bool_or(closed_at IS NULL) AS disputed, bool_or(closed_at IS NOT NULL AND withdrawn > 0) AS lost
+    FROM payments_dispute WHERE payment_id = p.id AND tenant_id + 0 = p.tenant_id
+) d;
 
 -- name: wake
 -- Wake the drains after the commit: a NOTIFY in the transaction would hold a lock that all such commits share.
@@ -153,7 +158,7 @@ WITH input AS MATERIALIZED (
         FROM closed GROUP BY tenant_id, payment_id
     ) c
     WHERE p.tenant_id = c.tenant_id AND p.id = c.payment_id
-    RETURNING p.tenant_id, p.id AS payment_id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.sequence
+    RETURNING p.tenant_id, p.id AS payment_id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.sequence, p.refunded
 ), ledger AS (
     INSERT INTO payments_ledgerentry (tenant_id, payment_id, processor_id, account, amount, currency, at, cause, cause_id)
     SELECT c.tenant_id, c.payment_id, c.processor_id, l.account, l.amount, c.currency, now(), 'refund', c.refund_id
@@ -176,11 +181,16 @@ WITH input AS MATERIALIZED (
     FROM closed c JOIN paid p USING (tenant_id, payment_id) JOIN numbered n USING (tenant_id)
     RETURNING tenant_id, subject_id, position, sequence, at
 )
-SELECT s.tenant_id, s.refund_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, e.sequence
+SELECT s.tenant_id, s.refund_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, e.sequence,
+    p.refunded, d.disputed, d.lost
 FROM settled s
 LEFT JOIN payments_processor r ON r.tenant_id = s.tenant_id AND r.id = s.processor_id
 LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
-LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id;
+LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id
+CROSS JOIN LATERAL (
+    SELECT bool_or(closed_at IS NULL) AS disputed, bool_or(closed_at IS NOT NULL AND withdrawn > 0) AS lost
+    FROM payments_dispute WHERE payment_id = p.payment_id AND tenant_id + 0 = p.tenant_id
+) d;
 
 -- name: subject
 -- The payment that a report is about: that of our refund, else the one booked under this reference, else the one with the
