@@ -48,19 +48,17 @@ class Look:
 
     shape: str
     colour: str  # name of the CSS custom property and class
-    sentence: str  # plain language for the payer
+    sentence: str  # plain language, until the page has read more
 
 
 LOOKS: Final[dict[Status, Look]] = {
-    QUEUED: Look("○", "grey", "Accepted and waiting its turn."),
-    PROCESSING: Look("◔", "blue", "On its way to the processor."),
-    UNCERTAIN: Look(
-        "◑", "amber", "The processor has not answered yet; we are asking it. You will not be charged twice."
-    ),
-    REQUIRES_ACTION: Look("◐", "violet", "Waiting for you to confirm the payment."),
-    SUCCEEDED: Look("●", "green", "Booked."),
-    FAILED: Look("✕", "red", "Not booked. No money has moved."),
-    CANCELED: Look("–", "grey", "Canceled. No money has moved."),
+    QUEUED: Look("○", "grey", "The payment is accepted."),
+    PROCESSING: Look("◔", "blue", "The payment is being processed."),
+    UNCERTAIN: Look("◑", "amber", "It is not known yet whether the payment was booked."),
+    REQUIRES_ACTION: Look("◐", "violet", "The payment waits for an action."),
+    SUCCEEDED: Look("●", "green", "The payment succeeded."),
+    FAILED: Look("✕", "red", "The payment failed."),
+    CANCELED: Look("–", "grey", "The payment was canceled."),
 }
 
 
@@ -84,7 +82,7 @@ REVERSAL_LOOKS: Final[dict[Reversal, Look]] = {
     Reversal.REFUNDED: Look("↺", "grey", "Refunded in full."),
     Reversal.PARTLY_REFUNDED: Look("◕", "green", "Refunded in part."),
 }
-SHOWN_LOOKS: Final[dict[ShownState, Look]] = {**LOOKS, **REVERSAL_LOOKS}
+SHOWN_LOOKS: Final[dict[ShownState, Look]] = dict([*LOOKS.items(), *REVERSAL_LOOKS.items()])
 
 
 def shown_state(

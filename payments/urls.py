@@ -29,6 +29,7 @@ pages = [
     path("overview", home.overview, name="overview"),
     path("payments/list", payment_pages.payments, name="payment_list"),
     path("payments/<uuid:correlation_id>/live", payment.payment_live, name="payment_live"),
+    path("payments/<uuid:correlation_id>/act", payment.payment_act, name="payment_act"),
     path("payments/<uuid:correlation_id>/look", payer.payment_look, name="payment_look"),
     path("payments/<uuid:correlation_id>/refund", refund_pages.refund, name="payment_refund"),
     path("processors", processor_pages.processors, name="processors"),

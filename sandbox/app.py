@@ -18,6 +18,7 @@ from sandbox import (
     connect,
     control,
     customers,
+    dispute_page,
     disputes,
     endpoints,
     events,
@@ -201,7 +202,8 @@ class Sandbox:
         """Pages and control requests of the sandbox, which Stripe does not have."""
         try:
             found = await control.answer(self, request) or await pages.answer(self, request)
-            found = found or await billing_pages.answer(self, request) or self.shop.answer(request)
+            found = found or await billing_pages.answer(self, request) or await dispute_page.answer(self, request)
+            found = found or self.shop.answer(request)
         except StripeError as error:
             return refusal(error)
         return found or refusal(StripeError(404, f"Unknown path: {request.path}."))

@@ -4,7 +4,7 @@ from typing import Any
 
 from payments.admin.cells import money, status_pill
 from payments.models import Attempt, LedgerEntry, Payment, PaymentEvent, Processor
-from payments.templatetags.payments import OUTCOMES
+from payments.pages.timeline import OUTCOMES
 from registry.operators.cells import link_to, pill
 
 HISTORY = 200  # rows of each kind; a payment with more is broken

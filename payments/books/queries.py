@@ -66,7 +66,6 @@ class Stored(NamedTuple):
     code: str
     scheduled_for: datetime | None
     priority: int
-    action: dict[str, Any] | None
     return_url: str
 
 
@@ -79,12 +78,6 @@ async def status_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
     """The object of `GET /payments/{id}/status`."""
     payment = await _stored(tenant_id, correlation_id)
     return payment and _status(payment)
-
-
-async def action_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
-    """The action that the payment requires; None if it requires none."""
-    payment = await _stored(tenant_id, correlation_id)
-    return (payment.action or {}) if payment and payment.status == Status.REQUIRES_ACTION else None
 
 
 async def item_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | None:
@@ -101,8 +94,8 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
     of = {"tenant": tenant_id, "payment": payment.id}
     return {
         **_content(payment),
-        "attempts": [_attempt(*row) for row in await database.fetch(SQL["attempts"], of)],
-        "timeline": [_event(*row) for row in await database.fetch(SQL["timeline"], of)],
+        "attempts": [_attempt(*row[:-1]) for row in await database.fetch(SQL["attempts"], of)],
+        "timeline": [_event(*row[:-1]) for row in await database.fetch(SQL["timeline"], of)],
     }
 
 

@@ -33,15 +33,11 @@ WITH_STRIPE = {
 
 async def with_action(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
     """The payment's page, with the payer's action and the Stripe.js it needs, if there is one."""
-    payment = context["payment"]
-    action = await queries.action_of(context["tenant"].pk, UUID(payment["correlationId"]))
+    payment, action = context["payment"], context["action"]
     if action is None:
         return render(request, "payments/payment.html", context)
     link = f"{reverse('payment_live', args=[payment['correlationId']])}?{urlencode({'token': context['token']})}"
-    context |= {
-        "action": action,
-        "look": f"{reverse('payment_look', args=[payment['correlationId']])}?{link.partition('?')[2]}",
-    }
+    context |= {"look": f"{reverse('payment_look', args=[payment['correlationId']])}?{link.partition('?')[2]}"}
     if action.get("type") != "authenticate":
         return render(request, "payments/payment.html", context)
     if action.get("url"):  # the Stripe sandbox: it has its own page

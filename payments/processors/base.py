@@ -41,7 +41,8 @@ class Outcome(msgspec.Struct, frozen=True):
     retry_after: float = 0.0  # seconds that the processor asked for
     reference: str = ""  # the processor's id of it
     fee: int | None = None  # minor units, if the answer names a fee; else the account's fee is used
-    action: dict[str, Any] | None = None  # REQUIRES_ACTION: the next action, for the payment page
+    # REQUIRES_ACTION: the next action, for the payment page; AMOUNT_DIFFERS: the amount that was captured, in minor units
+    action: dict[str, Any] | None = None
 
     @property
     def works(self) -> bool:

@@ -207,7 +207,7 @@ def _moved(difference: Difference, *events: live.Event) -> Moved:
 # -- Guarded actions ---------------------------------------------------------------------------------------------
 
 
-async def _look_again_rows(confirmed: Confirmed) -> Done:
+async def look_again_rows(confirmed: Confirmed) -> Done:
     outcomes = Counter[bool | None]()
     silent = 0
     for row in confirmed.action.rows:
@@ -223,7 +223,7 @@ async def _look_again_rows(confirmed: Confirmed) -> Done:
     )
 
 
-async def _book_rows(confirmed: Confirmed) -> Done:
+async def book_rows(confirmed: Confirmed) -> Done:
     """Book one by one; after a missing answer the other rows of that processor are skipped."""
     booked, lost, refused, unasked = 0, 0, list[str](), Counter[int]()
     for row in confirmed.action.rows:
@@ -243,7 +243,7 @@ async def _book_rows(confirmed: Confirmed) -> Done:
     return Done(rows=booked, lost=lost, errors=refused)
 
 
-async def _close_rows(confirmed: Confirmed) -> Done:
+async def close_rows(confirmed: Confirmed) -> Done:
     async def one(row: Difference) -> bool:
         return await close(difference_id=row.pk, actor=confirmed.actor, reason=confirmed.reason)
 
@@ -255,7 +255,7 @@ LOOK_AGAIN = guarded(
     label="Look again",
     warning="The processor is queried again. Differences that no longer exist are closed; payments in progress are checked too.",
     expects={"resolution": ""},
-    perform=_look_again_rows,
+    perform=look_again_rows,
 )
 BOOK = guarded(
     "difference.book",
@@ -269,12 +269,12 @@ BOOK = guarded(
         "kind__in": [Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE],
         "their_amount__gt": 0,
     },
-    perform=_book_rows,
+    perform=book_rows,
 )
 CLOSE = guarded(
     "difference.close",
     label="Note and close",
     warning="The reason is noted. The difference is reported again only if its figures change.",
     expects={"resolution": ""},
-    perform=_close_rows,
+    perform=close_rows,
 )

@@ -90,12 +90,14 @@ async def _each(act: Callable[..., Awaitable[bool]], confirmed: Confirmed) -> Do
     return await each(confirmed.action.rows, one)
 
 
+retry_rows, close_rows = partial(_each, retry), partial(_each, close)
+
 RETRY = guarded(
     "refund.retry",
     label="Retry",
     warning="Uncertain refunds are looked up at the processor first; nothing is refunded twice.",
     expects=STOPPED,
-    perform=partial(_each, retry),
+    perform=retry_rows,
 )
 CLOSE = guarded(
     "refund.close",
@@ -105,7 +107,7 @@ CLOSE = guarded(
         "after all is booked when it reports it."
     ),
     expects=STOPPED,
-    perform=partial(_each, close),
+    perform=close_rows,
 )
 INLINE = guarded(
     "tenant.refund_inline",

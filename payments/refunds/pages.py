@@ -62,13 +62,6 @@ def _left(payment: Payment) -> str:
     return decimal_text(refundable_amount(payment.status, payment.amount, payment.owed_back), payment.currency)
 
 
-async def refund_link(visitor: Visitor | None, correlation_id: UUID) -> str | None:
-    """The page's address, if this visitor may use it."""
-    if visitor is None or await refundable(visitor, correlation_id) is None:
-        return None
-    return _address("payment_refund", visitor, correlation_id)
-
-
 def _address(name: str, visitor: Visitor, correlation_id: UUID) -> str:
     return f"{reverse(name, args=[correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
 

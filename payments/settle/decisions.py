@@ -117,6 +117,7 @@ def still_in_doubt(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Se
         unknown(claim, outcome.code, f"{claim.account.name}: {outcome.code}", latency_ms),
         in_doubt_since=claim.in_doubt_since,
         reference=outcome.reference,
+        action=outcome.action,
     )
 
 
@@ -176,7 +177,7 @@ def _again(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement
 
 def _unclear(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     settlement = unknown(claim, outcome.code, f"{claim.account.name} gave no clear answer ({outcome.code})", latency_ms)
-    return msgspec.structs.replace(settlement, reference=outcome.reference)
+    return msgspec.structs.replace(settlement, reference=outcome.reference, action=outcome.action)
 
 
 def unknown(claim: PaymentClaim, code: str, detail: str, latency_ms: int, *, wait: float | None = None) -> Settlement:

@@ -50,9 +50,11 @@ async def look_again(*, tenant_id: int, correlation_ids: Sequence[UUID], reason:
     return await _look_again(tenant_id, correlation_ids, reason, AT_PROCESSOR)
 
 
-async def look_again_within(conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID]) -> Looked:
+async def look_again_within(
+    conn: AsyncConnection, *, tenant_id: int, correlation_ids: Sequence[UUID], reason: str = REPORTED
+) -> Looked:
     """`look_again` in the caller's transaction; pass the result to `announce` once that is committed."""
-    return await database.rows(conn, SQL["look_again"], _parameters(tenant_id, correlation_ids, REPORTED, AT_PROCESSOR))
+    return await database.rows(conn, SQL["look_again"], _parameters(tenant_id, correlation_ids, reason, AT_PROCESSOR))
 
 
 look_again_sync = sync_twin(look_again)
@@ -126,6 +128,24 @@ async def capture(*, tenant_id: int, correlation_id: UUID) -> dict:
     if not (await _purpose(params)).capturing:
         raise NotCapturable(f"it is {payment['status']}")
     return payment
+
+
+async def cancel_within(conn: AsyncConnection, *, tenant_id: int, correlation_id: UUID) -> Looked:
+    """`cancel` in the caller's transaction; none if it can no longer be canceled. Pass the result to `announce`."""
+    moved = await database.rows(conn, SQL["cancel"], {"tenant": tenant_id, "correlation": correlation_id})
+    if moved:
+        return [(correlation_id, sequence) for _, sequence in moved]
+    asked = _parameters(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
+    return await database.rows(conn, SQL["look_again"], asked)
+
+
+async def capture_within(conn: AsyncConnection, *, tenant_id: int, correlation_id: UUID) -> Looked:
+    """`capture` in the caller's transaction; none if it waits for no capture. Pass the result to `announce`."""
+    [purpose] = await database.rows(conn, SQL["purpose"], {"tenant": tenant_id, "correlation": correlation_id})
+    if _Purpose(*purpose).waits_for != "capture" or _Purpose(*purpose).canceling:
+        return []
+    asked = _parameters(tenant_id, [correlation_id], "The sender captures it", [REQUIRES_ACTION], capture=True)
+    return await database.rows(conn, SQL["look_again"], asked)
 
 
 class _Purpose(NamedTuple):

@@ -15,7 +15,7 @@ OPEN = {"resolution": ""}
 # -- Dead letters ------------------------------------------------------------------------------------------------
 
 
-async def _replay(confirmed: Confirmed) -> Done:
+async def replay_rows(confirmed: Confirmed) -> Done:
     done, lost, refused = 0, 0, []
     for letter in confirmed.action.rows:
         try:
@@ -27,7 +27,7 @@ async def _replay(confirmed: Confirmed) -> Done:
     return Done(rows=done, lost=lost, errors=refused)
 
 
-async def _close(confirmed: Confirmed) -> Done:
+async def close_rows(confirmed: Confirmed) -> Done:
     async def close(letter: DeadLetter) -> bool:
         return await dead_letters.close(dead_letter_id=letter.pk, actor=confirmed.actor, reason=confirmed.reason)
 
@@ -42,14 +42,14 @@ REPLAY = guarded(
         "charged twice."
     ),
     expects=OPEN,
-    perform=_replay,
+    perform=replay_rows,
 )
 CLOSE = guarded(
     "deadletter.close",
     label="Close without replay",
     warning="The dead letters are closed. The payments stay as they are.",
     expects=OPEN,
-    perform=_close,
+    perform=close_rows,
 )
 
 # -- Switches ----------------------------------------------------------------------------------------------------

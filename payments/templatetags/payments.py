@@ -1,22 +1,16 @@
 """Template filters for payments: amounts, states, times. The wording of states is in payments/states.py."""
 
 from decimal import Decimal
-from typing import Any
 
 from babel.numbers import format_currency
 from django import template
 
 from payments.states import (
-    FAILED,
     LOOKS,
     PROCESSING,
-    REFUND_LOOKS,
-    REQUIRES_ACTION,
     SHOWN_LOOKS,
     SUCCEEDED,
-    TERMINAL,
     Look,
-    RefundStatus,
     ShownState,
     Status,
     shown_as,
@@ -27,21 +21,6 @@ from registry.templatetags.figures import span, when
 register = template.Library()
 register.filters.update(figures.register.filters)  # one {% load %} is enough for a template of payments
 
-OUTCOMES = {
-    "booked": ("●", "green", "booked"),
-    "declined": ("✕", "red", "declined"),
-    "not_booked": ("✕", "grey", "not booked"),
-    "unknown": ("◑", "amber", "no answer yet, looked up again"),
-    "requires_action": ("◐", "violet", "waits for an action"),
-    "canceled": ("–", "grey", "canceled"),
-    "": ("◔", "blue", "under way"),
-}
-RETURNS = {
-    "refund.created": REFUND_LOOKS[RefundStatus.OWED],
-    "refund.returned": REFUND_LOOKS[RefundStatus.RETURNED],
-    "refund.failed": REFUND_LOOKS[RefundStatus.FAILED],
-}
-DISPUTED = REFUND_LOOKS[RefundStatus.UNCERTAIN]
 BREAKERS = {
     "closed": ("●", "green", "working"),
     "half_open": ("◑", "amber", "being tried again"),
@@ -56,12 +35,6 @@ BREAKERS = {
 def money(amount: str | Decimal, currency: str) -> str:
     """ "19.90" and "BRL" as R$19.90."""
     return format_currency(Decimal(amount), currency, locale="en")
-
-
-@register.filter
-def settled(payment: dict[str, Any]) -> bool:
-    """Whether its state is final."""
-    return payment["status"] in TERMINAL
 
 
 @register.filter
@@ -131,61 +104,12 @@ def all_shown() -> list[ShownState]:
 
 
 @register.filter
-def is_final(status: str) -> bool:
-    return Status(status) in TERMINAL
-
-
-@register.filter
 def sentence(payment: dict) -> str:
-    """One sentence on what happened to a payment."""
+    """One sentence on what happened to a payment that goes as expected."""
     status, processor = Status(payment["status"]), payment.get("processor")
     if status == SUCCEEDED:
         took = span(when(payment["updatedAt"]) - when(payment["createdAt"]))
-        booked = f"Booked at {processor}, {took} after acceptance."
-        if not nonzero(payment.get("refunded")):
-            return booked
-        return f"{booked} Refunded {money(payment['refunded'], payment['currency'])}."
-    if status == REQUIRES_ACTION and (payment.get("attempts") or [{}])[-1].get("code") == "requires_capture":
-        return "Authorized. The amount is held until the seller collects it."
+        return f"Booked at {processor}, {took} after acceptance."
     if status == PROCESSING and processor:
         return f"On its way to {processor}."
-    if status == FAILED and payment.get("code"):
-        return f"{LOOKS[status].sentence} The reason given: {payment['code'].replace('_', ' ')}."
     return LOOKS[status].sentence
-
-
-# -- Timeline ------------------------------------------------------------------------------------------
-
-
-@register.filter
-def steps(payment: dict) -> list[dict]:
-    """The timeline with each attempt under the step that sent it, and the time since acceptance."""
-    found = [_step(event, payment["timeline"][0]) for event in payment["timeline"]]
-    sent = [step for step in found if step["status"] == PROCESSING]
-    for number, attempt in enumerate(payment["attempts"]):
-        if (
-            sent
-        ):  # an uncertain payment is sent again without a change of state: the last step then has several attempts
-            step = sent[min(number, len(sent) - 1)]
-            step["attempts"].append(_attempt(attempt))
-            if step["detail"] == attempt["reason"]:
-                step["detail"] = ""  # shown below, with the attempt
-    return found
-
-
-def _step(event: dict, first: dict) -> dict:
-    status = Status(event["status"])
-    took = span(when(event["at"]) - when(first["at"]))
-    word = "accepted" if event is first else label(status)
-    detail = "" if status == SUCCEEDED else event["detail"]  # shown in the sentence above
-    shown = LOOKS[status]
-    if kind := event.get("kind"):  # an event without a change of status
-        word, shown, detail = kind.replace(".", " "), RETURNS.get(kind, DISPUTED), event["detail"]
-    return {**event, "detail": detail, "word": word.capitalize(), "look": shown, "after": took, "attempts": []}
-
-
-def _attempt(attempt: dict) -> dict:
-    outcome = attempt["outcome"] or ""
-    shape, colour, word = OUTCOMES[outcome]
-    code = "" if outcome == "booked" else (attempt["code"] or "").replace("_", " ")
-    return {**attempt, "shape": shape, "colour": colour, "word": word, "code": code}

@@ -62,9 +62,15 @@ def exact(moment: datetime | str) -> str:
 
 
 @register.filter
-def iso(moment: datetime) -> str:
+def iso(moment: datetime | str) -> str:
     """ISO 8601 in UTC, for programs."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+    return f"{when(moment).astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+
+
+@register.filter
+def minute(moment: datetime | str) -> str:
+    """To the minute, in UTC; page.js shows it by the viewer's clock."""
+    return f"{when(moment).astimezone(UTC):%a %Y-%m-%d %H:%M} UTC"
 
 
 @register.filter

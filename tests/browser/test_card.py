@@ -58,7 +58,7 @@ async def test_a_card_that_requires_authentication_is_charged_over_three_pages(p
     await page.get_by_role("button", name="Complete authentication").click()
 
     await expect(page.locator("[data-pill-here] .pill")).to_have_text("●succeeded")
-    await expect(page.locator(".sentence")).to_contain_text("Booked at stripe,")
+    await expect(page.locator(".sentence")).to_have_text("The payment succeeded.")
     assert "payment_intent" not in page.url
     [intent] = stripe.all("payment_intent")
     assert (intent["status"], intent["amount_received"]) == ("succeeded", 4200)

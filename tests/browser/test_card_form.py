@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from payments.pages import payer
+from payments.pages.facts import PaymentFacts
 from tests.bed.stripe import sandbox_stripe
 from tests.browser.conftest import audit
 from tests.conftest import Api, at_work
@@ -27,15 +27,15 @@ window.Stripe = (key) => ({
 async def stripe(tenant, page: Page, guard, monkeypatch):
     """The tenant's account at "Stripe itself": the page is not told that it is another's address."""
 
-    async def action(*of) -> dict | None:
-        found = await asked(*of)
-        return found and {**found, "url": ""}
+    asked = PaymentFacts.action.fget
+
+    def action(facts: PaymentFacts) -> dict | None:
+        return (found := asked(facts)) and {**found, "url": ""}
 
     async def script(route: Route) -> None:
         await route.fulfill(body=STRIPE_JS, content_type="text/javascript")
 
-    asked = payer.queries.action_of
-    monkeypatch.setattr(payer.queries, "action_of", action)
+    monkeypatch.setattr(PaymentFacts, "action", property(action))
     guard.allowed.append("outside: https://js.stripe.com/v3/")
     await page.route("https://js.stripe.com/**", script)
     async with sandbox_stripe() as sandbox:

@@ -47,7 +47,7 @@ async def test_the_payment_page_looks_right(page: Page, tenant, api: Api, worker
     await expect(page.locator("[data-live=live]")).to_be_visible()
 
     await expect(page.locator(".amount")).to_have_text("R$1,234.50")
-    await expect(page.locator(".sentence")).to_contain_text("Booked at default,")
+    await expect(page.locator(".sentence")).to_contain_text("The payment succeeded.")
     await looks_right(page, "payment", tmp_path)
 
 

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from payments.pages import payer
+from payments.pages.facts import PaymentFacts
 from tests.bed.stripe import SandboxStripe, sandbox_stripe
 from tests.conftest import Api
 from tests.factories import in_thread, make_stripe
@@ -25,12 +26,12 @@ async def stripe(tenant) -> AsyncIterator[SandboxStripe]:
 def stripe_itself(monkeypatch):
     """As if the account were at Stripe: its action names no other address."""
 
-    async def action(*of) -> dict | None:
-        found = await asked(*of)
-        return found and {**found, "url": ""}
+    asked = PaymentFacts.action.fget
 
-    asked = payer.queries.action_of
-    monkeypatch.setattr(payer.queries, "action_of", action)
+    def action(facts: PaymentFacts) -> dict | None:
+        return (found := asked(facts)) and {**found, "url": ""}
+
+    monkeypatch.setattr(PaymentFacts, "action", property(action))
 
 
 async def page_of(api: Api, payment: dict) -> tuple[str, str]:

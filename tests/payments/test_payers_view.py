@@ -103,6 +103,32 @@ async def test_the_links_long_poll_tells_the_payers_fields_only(api: Api, paymen
     assert answer["events"][-1]["payment"]["refunded"] == "5.00"
 
 
+@pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}], ids=["page", "fragment"])
+async def test_the_links_page_shows_what_concerns_the_payer(api: Api, payment, headers: dict[str, str]):
+    async with aiohttp.ClientSession(api.address, headers=headers) as payer:
+        async with payer.get(f"/payments/{payment['correlationId']}/live?{token_of(payment)}") as response:
+            html = await response.text()
+
+    assert response.status == 200
+    assert not SECRETS.search(html), SECRETS.search(html)
+    assert "partly refunded" in html and "R$5.00 of it was refunded." in html and SHOP in html
+
+
+async def test_the_look_up_of_a_payer_who_returns_tells_nothing(api: Api, payment):
+    async with aiohttp.ClientSession(api.address, headers={"X-Requested-With": "fetch"}) as payer:
+        async with payer.post(f"/payments/{payment['correlationId']}/look?{token_of(payment)}") as response:
+            assert (response.status, await response.read()) == (204, b"")
+
+
+async def test_the_links_token_gives_no_right_to_act(api: Api, payment):
+    async with aiohttp.ClientSession(api.address) as payer:
+        for place in ("act", "refund"):
+            async with payer.get(
+                f"/payments/{payment['correlationId']}/{place}?{token_of(payment)}&do=replay", allow_redirects=False
+            ) as response:
+                assert response.status == 404, place
+
+
 async def test_a_key_is_told_the_processor_and_what_took_the_money_back(api: Api, payment):
     last = (await api.status(payment["correlationId"]))["sequence"]
     messages = await over_the_socket(api, f"/ws/payments/{payment['correlationId']}", api.session, last)

@@ -8,7 +8,6 @@ from django.urls import reverse
 
 from payments.models import Dispute, Payment, Refund
 from payments.states import SUCCEEDED, RefundStatus
-from payments.templatetags.payments import sentence, steps
 from registry.models import AuditEntry
 from registry.tenants.links import token_of
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
@@ -260,41 +259,6 @@ async def test_viewers_other_tenants_and_guests_have_no_refund_form(visiting: As
     assert "Refund…" not in shown
     assert (got, posted) == (404, 404)
     assert not await in_thread(Refund.objects.exists)
-
-
-# -- Words -----------------------------------------------------------------------------------------------------
-
-STEP = {"sequence": 3, "at": "2026-07-15T12:00:05.000Z", "status": "succeeded"}
-TOLD = {
-    "status": "succeeded",
-    "processor": "sandbox",
-    "currency": "BRL",
-    "refunded": "5.00",
-    "createdAt": "2026-07-15T12:00:00.000Z",
-    "updatedAt": "2026-07-15T12:00:01.000Z",
-    "attempts": [],
-    "timeline": [
-        {"sequence": 1, "at": "2026-07-15T12:00:00.000Z", "status": "queued", "detail": ""},
-        {"sequence": 2, "at": "2026-07-15T12:00:01.000Z", "status": "succeeded", "detail": "Booked at sandbox"},
-        {**STEP, "kind": "refund.returned", "detail": "Refunded at sandbox"},
-        {**STEP, "kind": "dispute.opened", "detail": "The payer's bank disputes 5.00 BRL"},
-    ],
-}
-
-
-def test_the_sentence_shows_the_refunded_amount():
-    assert sentence(TOLD) == "Booked at sandbox, 1.0 s after acceptance. Refunded R$5.00."
-
-
-def test_the_timeline_names_refunds_and_disputes():
-    *_, refund, dispute = steps(TOLD)
-
-    assert (refund["word"], refund["look"].colour, refund["detail"]) == (
-        "Refund returned",
-        "green",
-        "Refunded at sandbox",
-    )
-    assert (dispute["word"], dispute["look"].colour) == ("Dispute opened", "amber")
 
 
 async def test_a_live_page_shows_the_refund_link_once_the_payment_is_refundable(visiting: As, tenant):  # noqa: F811

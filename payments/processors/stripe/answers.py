@@ -55,7 +55,8 @@ def next_step(intent: stripe.PaymentIntent, order: Order) -> str:
 def outcome_of(intent: stripe.PaymentIntent, order: Order, account: Account) -> Outcome:
     """The outcome of an intent that needs no further step."""
     if intent.status == "succeeded" and not _is_whole(intent, order):
-        return Outcome(Result.UNKNOWN, code=AMOUNT_DIFFERS, reference=intent.id)
+        captured = {"type": "captured", "received": from_stripe(intent.amount_received, order.currency)}
+        return Outcome(Result.UNKNOWN, code=AMOUNT_DIFFERS, reference=intent.id, action=captured)
     if intent.status == "succeeded":
         return Outcome(Result.BOOKED, code="succeeded", reference=intent.id, fee=fee_of(intent, order))
     if intent.status == "canceled":

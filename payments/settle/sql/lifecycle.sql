@@ -12,7 +12,7 @@ WITH moved AS (
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
 SELECT m.tenant_id, n.position, m.id, m.sequence, 'canceled', m.attempt, now(), 'Canceled by the sender'
 FROM moved m JOIN numbered n USING (tenant_id)
-RETURNING position;
+RETURNING position, sequence;
 
 -- name: look_again
 -- Make payments at a processor due at once, because they may have changed there. A payment that requires an action becomes

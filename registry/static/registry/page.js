@@ -79,7 +79,7 @@ function showTimes() {
 // Due times by the viewer's own clock; without scripts they are in UTC.
 const LOCAL = new Intl.DateTimeFormat("en-GB", { weekday: "short", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
 
-function showLocalTimes() {
+export function showLocalTimes() {
   for (const time of document.querySelectorAll("time[data-local]")) {
     const part = Object.fromEntries(LOCAL.formatToParts(Date.parse(time.dateTime)).map(({ type, value }) => [type, value]));
     time.textContent = `${part.weekday} ${part.year}-${part.month}-${part.day} ${part.hour}:${part.minute} ${part.timeZoneName}`;
