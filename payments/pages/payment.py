@@ -114,7 +114,7 @@ async def _for_member(visitor: Visitor, correlation_id: UUID) -> dict[str, Any]:
         "final": facts.status in TERMINAL,
         "refresh": ONCE_FINAL if facts.status in TERMINAL else WHILE_OPEN,
         "socket": f"/ws/payments/{correlation_id}?{tenant}",
-        "back": f"/?{tenant}",
+        "back": f"{reverse('payment_list')}?{tenant}",
     }
 
 
@@ -140,7 +140,8 @@ def _link(verb: str, visitor: Visitor, correlation_id: UUID, facts: PaymentFacts
         case x if x == REFUND_PAGE:
             return _address("payment_refund", visitor, correlation_id)
         case x if x == PROCESSORS:
-            return f"/?{urlencode({'tenant': visitor.tenant.slug})}#processors"
+            tenant = urlencode({"tenant": visitor.tenant.slug})
+            return f"{reverse('processors')}?{tenant}" if visitor.role else f"/?{tenant}#processors"
         case x if x == PAYERS_PAGE:
             return _payers_page(visitor.tenant.pk, correlation_id)
         case x if x == DISPUTE_PAGE and facts.dispute:

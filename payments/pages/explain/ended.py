@@ -32,7 +32,7 @@ def dead_letter(facts: PaymentFacts) -> Banner | None:
     letter = facts.open_letter
     if letter is None or facts.code == AMOUNT_DIFFERS:
         return None
-    banner = partial(Banner, state="dead_letter", colour="red", shape="✕", at=letter.at, at_label="Given up")
+    banner = partial(Banner, state="dead_letter", colour="red", shape="✕", at=letter.at, at_label="Since")
     if facts.status is FAILED and facts.charge_unknown:
         return banner(
             what=f"It was given up after {facts.tries} attempts; the last answer: {words(facts.code)}.",
