@@ -208,6 +208,7 @@ ASKED: dict[str, tuple] = {
     "events/of_payment": (SQL["events"]["of_payment"], {**ONE, "after": 0}, 20),
     "dry_run/sends": (SQL["dry_run"]["sends"], {"tenant": TENANT, "last": 10}, 60),
     "queries/payment": (SQL["queries"]["payment"], ONE, 10),
+    "facts/facts": (SQL["facts"]["facts"], ONE, 40),
     "queries/attempts": (SQL["queries"]["attempts"], {"tenant": TENANT, "payment": 1000}, 20),
     "queries/timeline": (SQL["queries"]["timeline"], {"tenant": TENANT, "payment": 4000}, 10),
     "queries/numbers": (SQL["queries"]["numbers"], {"tenant": TENANT, "rate_over": 10}, 22100),

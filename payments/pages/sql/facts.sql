@@ -1,7 +1,7 @@
 -- name: facts
 -- What explains one payment on its page, in one read: its last attempt, its latest dead letter, the refund that matters most, its
--- disputes, an open discrepancy, and whether a processor could take it. The discrepancy has no index by payment: the tenant's open
--- ones are read by their partial index.
+-- disputes, an open discrepancy, and whether a processor could take it. Discrepancies are found by their key, the correlation id; those
+-- of a second booking have its reference as key, and are few.
 SELECT jsonb_build_object(
     'now', now(), 'id', p.id, 'status', p.status, 'code', p.code, 'amount', p.amount, 'currency', p.currency,
     'attempt', p.attempt, 'tries', p.attempt - p.tries_from, 'createdAt', p.created_at, 'changedAt', p.changed_at, 'dueAt', p.run_at,
@@ -27,8 +27,13 @@ SELECT jsonb_build_object(
             'ourStatus', x.our_status, 'ourAmount', x.our_amount, 'ourCurrency', x.our_currency, 'ourRefunded', x.our_refunded,
             'theirAmount', x.their_amount, 'theirCurrency', x.their_currency, 'theirRefunded', x.their_refunded,
             'reference', x.reference)
-        FROM payments_difference x LEFT JOIN payments_processor y ON y.id = x.processor_id
-        WHERE x.tenant_id = p.tenant_id AND x.resolution = '' AND (x.payment_id = p.id OR x.correlation_id = p.correlation_id)
+        FROM (
+            SELECT * FROM payments_difference
+            WHERE key = p.correlation_id::text AND tenant_id + 0 = p.tenant_id AND resolution || '' = ''
+            UNION ALL
+            SELECT * FROM payments_difference
+            WHERE tenant_id = p.tenant_id AND kind = 'duplicate' AND resolution = '' AND correlation_id = p.correlation_id
+        ) x LEFT JOIN payments_processor y ON y.id = x.processor_id
         ORDER BY x.id DESC LIMIT 1),
     'processors', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'enabled', c.enabled,
             'onlyByName', c.options -> 'onlyByName' = 'true', 'breaker', coalesce(e.breaker, 'closed'),
