@@ -15,6 +15,8 @@ from playwright.async_api import Locator, Page, expect
 
 from payments.models import Endpoint, Processor
 from payments.reconciliation.comparison import Window, reconcile
+from payments.refunds import decisions as refund_decisions
+from payments.refunds.work import RefundWork
 from payments.settle import decisions, lifecycle
 from registry.data import database
 from registry.models import AuditEntry
@@ -24,9 +26,10 @@ from tests.browser.conftest import BRIEFLY, Guard, hurry, looks_right
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_person, make_processor, make_stripe
 from tests.payments.comparing import account
-from tests.payments.refunding import ask, hearing, pay_back
+from tests.payments.refunding import ask, hearing, pay_back, refunds_of, skip_refund_pauses
 from tests.queueing.test_console import session_of
 from tests.settling import configure, hasten, settle_all, settle_due, settle_until, skip_pauses
+from tests.settling import opened as working
 
 WHY = "the acquirer's support has answered"
 
@@ -89,7 +92,7 @@ async def shows(page: Page, word: str) -> None:
 
 
 async def recorded(action: str) -> bool:
-    return await AuditEntry.objects.filter(action=action, reason=WHY).aexists()
+    return await in_thread(AuditEntry.objects.filter(action=action, reason=WHY).exists)
 
 
 async def to_payer(page: Page, payment: dict[str, Any], *texts: str) -> None:
@@ -127,7 +130,7 @@ async def test_a_payment_waits_because_no_processor_takes_payments(
 
 
 async def both_breakers_open() -> bool:
-    return await Endpoint.objects.exclude(breaker="closed").acount() == 2
+    return await in_thread(Endpoint.objects.exclude(breaker="closed").count) == 2
 
 
 async def test_a_scheduled_payment_says_when(page: Page, tenant, api: Api, tmp_path: Path):
@@ -383,8 +386,6 @@ async def test_a_refund_that_the_processor_declined(page: Page, tenant, api: Api
 
 
 async def test_a_refund_that_was_given_up(page: Page, tenant, api: Api, monkeypatch, tmp_path: Path):
-    from payments.refunds import decisions as refund_decisions
-
     monkeypatch.setattr(refund_decisions, "MAX_ATTEMPTS", 2)
     monkeypatch.setattr(refund_decisions, "GIVE_UP_AFTER", timedelta(0))
     payment = await paid(api, tenant)
@@ -403,13 +404,9 @@ async def test_a_refund_that_was_given_up(page: Page, tenant, api: Api, monkeypa
 
 
 async def refund_stopped(payment: UUID) -> bool:
-    from payments.refunds.work import RefundWork
-    from tests.payments.refunding import _skip_pauses, refunds_of
-    from tests.settling import opened as working
-
     async with working(RefundWork()) as work:
         await settle_due(work)
-    await _skip_pauses(payment)
+    await skip_refund_pauses(payment)
     return all(one.stopped for one in await refunds_of(payment))
 
 

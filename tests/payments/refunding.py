@@ -94,13 +94,13 @@ async def pay_back(payment: UUID, *statuses: str) -> list[RefundRow]:
             found = await refunds_of(payment)
             if found and all(one.status in statuses for one in found):
                 return found
-            await _skip_pauses(payment)
+            await skip_refund_pauses(payment)
             return []
 
         return await eventually(reached)
 
 
-async def _skip_pauses(payment: UUID) -> None:
+async def skip_refund_pauses(payment: UUID) -> None:
     await database.fetch(
         """UPDATE payments_refund r SET run_at = now() FROM payments_payment p
         WHERE p.correlation_id = %s AND r.tenant_id = p.tenant_id AND r.payment_id = p.id
