@@ -271,7 +271,7 @@ async def test_the_pictures_of_the_readme_can_be_taken(page: Page, tenant, api: 
     await page.screenshot(path=folder / "dashboard.png")
     await api.until(payment["correlationId"], "succeeded")
     await page.set_viewport_size({"width": 1280, "height": 900})
-    await page.goto(payment["liveUrl"])
+    await page.goto(f"/payments/{payment['correlationId']}/live?tenant={tenant.slug}")
     await expect(page.locator("[data-live=live]")).to_be_visible()
     await page.screenshot(path=folder / "payment.png")
 
