@@ -70,8 +70,8 @@ def page(*methods: str) -> Callable[[PageView], Answer]:
                 return HttpResponseNotAllowed(methods)
             try:
                 response = await view(request, *args, **kwargs)
-            except Http404:
-                response = await _not_found(request)
+            except Http404:  # not compressed: the padding would make two of them differ
+                return await _not_found(request)
             except Exception as error:
                 if (refused := away(request, error)) is None:
                     raise

@@ -204,6 +204,7 @@ ASKED: dict[str, tuple] = {
     "lifecycle/look_again": (SQL["lifecycle"]["look_again"], {"tenant": TENANT, "correlations": [named(7600)], "statuses": ["requires_action"], "cancel": False, "capture": False, "reason": ""}, 10),
     "lifecycle/purpose": (SQL["lifecycle"]["purpose"], ONE, 10),
     "accounts/unsettled": (SQL["accounts"]["unsettled"], ONE, 3600, True),
+    "console/processors": (SQL["console"]["processors"], {"tenant": TENANT}, 40),
     "events/since": (SQL["events"]["since"], {"tenant": TENANT, "after": 10000, "limit": 10}, 40),
     "events/of_payment": (SQL["events"]["of_payment"], {**ONE, "after": 0}, 20),
     "dry_run/sends": (SQL["dry_run"]["sends"], {"tenant": TENANT, "last": 10}, 60),
