@@ -90,6 +90,11 @@ def decimal_text(units: int, currency: str) -> str:
     return f"{sign}{whole}.{rest:0{digits}d}"
 
 
+def grouped_text(units: int, currency: str) -> str:
+    """For people who compare figures: 123456789 BRL is "1,234,567.89 BRL"."""
+    return f"{Decimal(decimal_text(units, currency)):,f} {currency}"
+
+
 def share(units: int, parts_per_million: int) -> int:
     """That part of `units`, rounded half up: 5 % (50,000 ppm) of 1990 is 100."""
     return (units * parts_per_million + 500_000) // 1_000_000

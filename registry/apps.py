@@ -1,11 +1,20 @@
-"""The app of tenants and access."""
+"""The app of tenants and access, and the admin with the service's own site."""
 
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
 
 
 class RegistryConfig(AppConfig):
     name = "registry"
+    default = True
     verbose_name = "Tenants and access"
 
     def ready(self) -> None:
         from registry.tenants import audit_chain  # noqa: F401 - its chore
+
+
+class AdminConfig(admin_apps.AdminConfig):
+    """Django's admin, with the site of registry.operators.site."""
+
+    default = False
+    default_site = "registry.operators.site.OperationsSite"

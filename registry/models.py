@@ -145,7 +145,7 @@ class AuditEntry(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["-id"]
-        verbose_name_plural = "audit entries"
+        verbose_name_plural = "audit log"
         indexes = [models.Index(fields=["tenant", "at"], name="audit_tenant_at")]
 
     def __str__(self) -> str:

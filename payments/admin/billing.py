@@ -16,12 +16,14 @@ from registry.operators.cells import exact, link_to, pill
 from registry.operators.lists import TenantFilter
 from registry.operators.reasoned import Reasoned
 from registry.operators.scope import SUPERUSERS, TenantScoped
+from registry.operators.sections import ACCESS, BILL
 
 
 @admin.register(Plan)
 class PlanAdmin(Reasoned):
     """Superusers only: plans are offered to all tenants. A price cannot be changed: another price is another plan."""
 
+    section, place, purpose = BILL, 1, "Prices and shares that tenants can choose."
     tenant_path = ""
     add_roles = change_roles = act_roles = SUPERUSERS
     list_display = ["name", "slug", "costs", "fee_share", "trial_days", "offered"]
@@ -43,6 +45,7 @@ class PlanAdmin(Reasoned):
 class SubscriptionAdmin(Reasoned):
     """A copy of what Stripe says; an operator can change only the end of a trial that Stripe does not know."""
 
+    section, place, purpose = BILL, 2, "Who pays for which plan, and what follows when somebody does not."
     change_roles = SUPERUSERS
     list_display = ["tenant_link", "plan", "state", "step", "trial_end", "period_end", "past_due_since"]
     list_filter = [TenantFilter, "status", "dunning", "plan"]
@@ -85,6 +88,7 @@ class SubscriptionAdmin(Reasoned):
 
 @admin.register(SignUp)
 class SignUpAdmin(TenantScoped):
+    section, place, purpose = ACCESS, 6, "Sign-ups that are not finished."
     list_display = ["tenant", "user", "step", "begun", "changed"]
     list_filter = ["step"]
     list_select_related = ["tenant", "user"]
@@ -106,6 +110,7 @@ class SignUpAdmin(TenantScoped):
 class InvitationAdmin(TenantScoped):
     """Without their links, which the pages of the sign-up show to those who may invite."""
 
+    section, place, purpose = ACCESS, 5, "Who was invited, and has accepted."
     list_display = ["email", "tenant", "role", "invited_by", "created_at", "accepted_at"]
     list_filter = [TenantFilter, "role", ("accepted_at", admin.EmptyFieldListFilter)]
     list_select_related = ["tenant"]

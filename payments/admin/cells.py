@@ -3,7 +3,7 @@
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from payments.money import decimal_text
+from payments.money import grouped_text
 from payments.states import LOOKS, Status
 from registry.operators.cells import pill
 
@@ -16,4 +16,4 @@ def status_pill(status: str) -> SafeString:
 def money(units: int | None, currency: str) -> SafeString | str:
     if units is None:
         return "–"
-    return format_html('<span class="amount">{} {}</span>', decimal_text(units, currency), currency)
+    return format_html('<span class="amount">{}</span>', grouped_text(units, currency))

@@ -1,4 +1,4 @@
-"""Operators' pages of differences between a processor's books and ours."""
+"""Operators' pages of discrepancies between a processor's records and ours."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ from payments.reconciliation import operate
 from payments.states import SUCCEEDED
 from registry.operators.cells import exact, link_to, pill, shortened
 from registry.operators.lists import CappedPaginator, TenantFilter, resolutions, since
+from registry.operators.sections import DECIDE
 
 KINDS = {
     Difference.Kind.MISSING_HERE: ("◐", "red"),
@@ -27,15 +28,16 @@ KINDS = {
 
 @admin.register(Difference)
 class DifferenceAdmin(WithPayment, PaymentSearch):
+    section, place, purpose = DECIDE, 2, "Where a processor's records and ours do not agree: re-check, book or close."
     paginator = CappedPaginator
-    list_display = ["look", "about", "processor", "tenant", "ours", "theirs", "requested", "seen", "resolved"]
+    list_display = ["look", "about", "processor", "ours", "theirs", "requested", "seen", "resolved", "tenant"]
     list_filter = [resolutions(Difference.Resolution.choices), TenantFilter, "kind", since("found_at", "found")]
     list_select_related = ["tenant", "processor"]
     list_display_links = ["look"]
     sortable_by = ()
     fields = (
         "look", "about", "correlation_id", "reference", "payment_link", "payment_status", "processor", "tenant", "ours",
-        "theirs", "requested", "found_at", "seen_at", "resolved", "resolved_at", "note",
+        "theirs", "requested", "found", "seen", "resolved", "resolved_at", "note",
     )  # fmt: skip
     readonly_fields = fields
     actions = [operate.LOOK_AGAIN, operate.BOOK, operate.CLOSE]
@@ -60,13 +62,13 @@ class DifferenceAdmin(WithPayment, PaymentSearch):
             return format_html("{}", "not one of our payments")
         return link_to(Payment, row.payment_id, shortened(row.correlation_id))
 
-    @admin.display(description="our books")
+    @admin.display(description="our records")
     def ours(self, row: Difference) -> SafeString | str:
         if row.our_amount is None:
             return "–"
         return self._side(row.our_amount, row.our_refunded, row.our_currency, row.our_status)
 
-    @admin.display(description="processor's books")
+    @admin.display(description="processor's records")
     def theirs(self, row: Difference) -> SafeString | str:
         if row.their_amount is None:
             return "–"
@@ -82,6 +84,10 @@ class DifferenceAdmin(WithPayment, PaymentSearch):
     @admin.display(description="requested at")
     def requested(self, row: Difference) -> SafeString | str:
         return exact(row.requested_at)
+
+    @admin.display(description="first seen")
+    def found(self, row: Difference) -> SafeString | str:
+        return exact(row.found_at)
 
     @admin.display(description="last seen")
     def seen(self, row: Difference) -> SafeString | str:

@@ -7,8 +7,9 @@ from payments.admin.cells import money
 from payments.admin.lists import PaymentHotList, WithPayment
 from payments.models import Dispute
 from payments.refunds.disputes import CLOSED, rank
-from registry.operators.cells import exact, pill
+from registry.operators.cells import breakable, exact, pill
 from registry.operators.lists import OneTenantFilter, since
+from registry.operators.sections import LOOK_UP
 
 
 def dispute_pill(status: str) -> SafeString:
@@ -20,10 +21,10 @@ def dispute_pill(status: str) -> SafeString:
 
 @admin.register(Dispute)
 class DisputeAdmin(WithPayment, PaymentHotList):
-    list_display = [
-        "reference", "payment_link", "amount_text", "state", "reason", "held_back", "due", "opened", "tenant",
-    ]  # fmt: skip
+    section, place, purpose = LOOK_UP, 3, "What payers contest, and until when evidence is due."
+    list_display = ["label", "payment_link", "amount_text", "state", "why", "due", "opened", "tenant"]
     list_filter = [OneTenantFilter, since("opened_at", "opened")]
+    list_display_links = ["label"]
     list_select_related = ["tenant", "processor"]
     fields = (
         ("reference", "tenant", "payment_link", "payment_status"),
@@ -31,6 +32,14 @@ class DisputeAdmin(WithPayment, PaymentHotList):
         ("processor", "due", "opened", "closed"),
     )
     readonly_fields = [name for row in fields for name in row]
+
+    @admin.display(description="dispute")
+    def label(self, dispute: Dispute) -> SafeString:
+        return breakable(dispute.reference)
+
+    @admin.display(description="reason")
+    def why(self, dispute: Dispute) -> str:
+        return dispute.reason.replace("_", " ") or "–"
 
     @admin.display(description="disputed")
     def amount_text(self, dispute: Dispute) -> SafeString | str:

@@ -20,7 +20,7 @@ class DryRunPage(TenantScoped):
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.dry_run)
-        return [path("rehearse/", view, name="payments_processor_dry_run"), *super().get_urls()]
+        return [path("simulate/", view, name="payments_processor_dry_run"), *super().get_urls()]
 
     def dry_run(self, request: HttpRequest) -> HttpResponse:
         tenant = scope_of(request).narrow(Tenant.objects.filter(slug=request.GET.get("tenant", "")), "pk").first()
@@ -34,7 +34,7 @@ class DryRunPage(TenantScoped):
         found = self._result(request, tenant, form)
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Dry run of the routing of {tenant}",
+            "title": f"Simulate routing of {tenant}",
             "opts": self.opts,
             "tenant": tenant,
             "form": form,

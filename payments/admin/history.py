@@ -16,7 +16,9 @@ def history(payment: Payment) -> dict[str, Any]:
     names = dict(Processor.objects.filter(tenant_id=payment.tenant_id).values_list("pk", "name"))
     attempts = list(Attempt.objects.filter(**mine).order_by("number")[:HISTORY])
     for attempt in attempts:
-        attempt.at = link_to(Processor, attempt.processor_id, names.get(attempt.processor_id, attempt.processor_id))
+        name = names.get(attempt.processor_id)
+        gone = f"processor {attempt.processor_id}, removed"
+        attempt.at = link_to(Processor, attempt.processor_id, name) if name else gone
         attempt.look = pill(*OUTCOMES[attempt.outcome])
     events = list(PaymentEvent.objects.filter(**mine).order_by("sequence")[:HISTORY])
     for event in events:

@@ -13,8 +13,9 @@ from django.utils.safestring import SafeString
 from payments.admin.lists import PaymentHotList, ProcessorFilter, WithPayment
 from payments.inbound import operate
 from payments.models import InboundEvent, Processor
-from registry.operators.cells import exact, pill
+from registry.operators.cells import breakable, exact, pill, shortened
 from registry.operators.lists import OneTenantFilter, choices_of, since
+from registry.operators.sections import LOOK_UP
 
 LOOKS = {
     InboundEvent.Status.RECEIVED: ("○", "grey", "waits for a worker"),
@@ -49,13 +50,21 @@ TypeFilter = choices_of(
 
 @admin.register(InboundEvent)
 class InboundEventAdmin(WithPayment, PaymentHotList):
+    section, place, purpose = LOOK_UP, 4, "What processors reported, and what came of it: replay or close."
     list_display = [
-        "type", "event_id", "state", "outcome", "error", "attempt", "payment_link", "processor_name", "source",
-        "received", "tenant",
-    ]  # fmt: skip
+        "label",
+        "event",
+        "state",
+        "result",
+        "attempt",
+        "payment_link",
+        "processor_name",
+        "received",
+        "tenant",
+    ]
     list_filter = [OneTenantFilter, StatusFilter, TypeFilter, ProcessorFilter, since("received_at", "received")]
     list_select_related = ["tenant"]
-    list_display_links = ["type"]
+    list_display_links = ["label"]
     search_help_text = "A payment's whole correlation id, the processor's id of an event, or the row's number."
     fields = (
         ("type", "event_id", "object_id"),
@@ -98,6 +107,18 @@ class InboundEventAdmin(WithPayment, PaymentHotList):
 
     def name_of(self, row: InboundEvent) -> str:
         return f"{row.type} {row.event_id} of {row.tenant}, {row.get_status_display()}"
+
+    @admin.display(description="type")
+    def label(self, event: InboundEvent) -> SafeString:
+        return breakable(event.type)
+
+    @admin.display(description="event")
+    def event(self, event: InboundEvent) -> SafeString:
+        return shortened(event.event_id)
+
+    @admin.display(description="outcome")
+    def result(self, event: InboundEvent) -> SafeString | str:
+        return breakable(event.error or event.outcome) or "–"
 
     @admin.display(description="payment")
     def payment_link(self, event: InboundEvent) -> SafeString:

@@ -20,11 +20,13 @@ from payments.states import TERMINAL
 from registry.models import Tenant
 from registry.operators.cells import ago, exact, link_to, shortened
 from registry.operators.lists import OneTenantFilter, since
+from registry.operators.sections import LOOK_UP
 from registry.tenants import links
 
 
 @admin.register(Payment)
 class PaymentAdmin(PaymentHotList):
+    section, place, purpose = LOOK_UP, 1, "Attempts, timeline and ledger of each; refund one."
     list_display = [
         "short_id",
         "amount_text",

@@ -10,27 +10,41 @@ from payments.admin.lists import PaymentHotList, ProcessorFilter
 from payments.models import Processor, Reconciliation
 from registry.operators.cells import exact, link_to, pill
 from registry.operators.lists import TenantFilter, since
+from registry.operators.sections import BOOKS
 
 
 @admin.register(Reconciliation)
 class ReconciliationAdmin(PaymentHotList):
+    section, place, purpose = BOOKS, 2, "Which windows of a processor's records were compared with ours."
     list_display = [
-        "window", "processor", "tenant", "state", "way", "records", "payments", "differences", "unanswered", "started",
+        "begins", "ends", "processor", "state", "way", "records", "payments", "found", "unanswered", "tenant",
     ]  # fmt: skip
     list_filter = [TenantFilter, ProcessorFilter, since("started_at", "started")]
     list_select_related = ["tenant", "processor"]
     fields = (
-        "window", "processor_link", "tenant", "state", "way", "records", "payments", "differences", "unanswered", "reached",
-        "fault", "started_at", "finished_at",
+        "begins", "ends", "processor_link", "tenant", "state", "way", "records", "payments", "found", "unanswered", "reached",
+        "fault", "started", "finished",
     )  # fmt: skip
     readonly_fields = fields
 
     def by_correlation(self, queryset: models.QuerySet, correlation: Any) -> models.QuerySet:
         return queryset.none()
 
-    @admin.display(description="window")
-    def window(self, row: Reconciliation) -> str:
-        return str(row)
+    @admin.display(description="from")
+    def begins(self, row: Reconciliation) -> SafeString | str:
+        return exact(row.since)
+
+    @admin.display(description="to")
+    def ends(self, row: Reconciliation) -> SafeString | str:
+        return exact(row.until)
+
+    @admin.display(description="discrepancies")
+    def found(self, row: Reconciliation) -> int:
+        return row.differences
+
+    @admin.display(description="finished")
+    def finished(self, row: Reconciliation) -> SafeString | str:
+        return exact(row.finished_at)
 
     @admin.display(description="processor")
     def processor_link(self, row: Reconciliation) -> SafeString:

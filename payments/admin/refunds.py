@@ -7,11 +7,12 @@ from django.utils.safestring import SafeString
 from payments.admin.cells import money
 from payments.admin.lists import PaymentHotList, WithPayment
 from payments.models import Refund
-from payments.money import decimal_text
+from payments.money import grouped_text
 from payments.refunds import operate
 from payments.states import REFUND_LOOKS, RefundStatus
 from registry.operators.cells import exact, pill
 from registry.operators.lists import OneTenantFilter, choices_of, since
+from registry.operators.sections import LOOK_UP
 
 
 def refund_pill(status: str) -> SafeString:
@@ -39,8 +40,9 @@ StateFilter = choices_of(
 
 @admin.register(Refund)
 class RefundAdmin(WithPayment, PaymentHotList):
+    section, place, purpose = LOOK_UP, 2, "What is being paid back, and what stopped on its way: retry or close."
     list_display = [
-        "short_id", "payment_link", "amount_text", "state", "code", "stopped", "made_by", "created", "tenant",
+        "short_id", "payment_link", "amount_text", "state", "why", "code", "stopped", "made_by", "created", "tenant",
     ]  # fmt: skip
     list_filter = [OneTenantFilter, StateFilter, since("created_at", "requested")]
     list_select_related = ["tenant", "processor"]
@@ -48,7 +50,7 @@ class RefundAdmin(WithPayment, PaymentHotList):
         ("public_id", "tenant", "payment_link", "payment_status"),
         ("amount_text", "state", "code", "stopped"),
         ("processor", "reference", "requested"),
-        ("attempt", "due", "made_by", "reason"),
+        ("attempt", "due", "made_by", "why"),
         ("created", "settled"),
     )
     readonly_fields = [name for row in fields for name in row]
@@ -56,7 +58,7 @@ class RefundAdmin(WithPayment, PaymentHotList):
 
     def name_of(self, row: Refund) -> str:
         payment = self.found(row)
-        return f"{decimal_text(row.amount, row.currency)} {row.currency} of payment {payment or row.payment_id}"
+        return f"{grouped_text(row.amount, row.currency)} of payment {payment or row.payment_id}"
 
     @admin.display(description="refund")
     def short_id(self, refund: Refund) -> str:
@@ -73,11 +75,15 @@ class RefundAdmin(WithPayment, PaymentHotList):
     @admin.display(description="needs attention")
     def stopped(self, refund: Refund) -> SafeString | str:
         waits = refund.stopped_at is not None and refund.closed is None
-        return pill("!", "red", "workers gave it up") if waits else "–"
+        return pill("!", "red", "failed, nobody retries") if waits else "–"
 
     @admin.display(description="requested by")
     def made_by(self, refund: Refund) -> str:
         return "somebody at the processor" if refund.external else refund.actor or "–"
+
+    @admin.display(description="reason")
+    def why(self, refund: Refund) -> str:
+        return refund.reason or "–"
 
     @admin.display(description="requested")
     def created(self, refund: Refund) -> SafeString | str:

@@ -15,6 +15,7 @@ from registry.models import Flag
 from registry.operators.cells import pill
 from registry.operators.reasoned import Reasoned
 from registry.operators.scope import SUPERUSERS
+from registry.operators.sections import ROUTE
 
 TENANTS_NAMED = 5  # in the list
 PAYMENT, REFUND = operate.SWITCH, refunds_operate.SWITCH
@@ -59,6 +60,7 @@ LOOKS = {"queued": ("○", "grey"), "inline": ("●", "green"), "both": ("◐", 
 class SwitchAdmin(Reasoned):
     """Superusers only: a switch concerns all tenants."""
 
+    section, place, purpose = ROUTE, 3, "Whether requests wait for the outcome, or workers do the work."
     tenant_path = ""
     change_roles = act_roles = SUPERUSERS
     list_display = ["name", "setting", "effect", "why"]

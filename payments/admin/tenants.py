@@ -20,5 +20,5 @@ BELONGINGS += [
     Belonging(Processor, "processors", rows_by_tenant(Processor.objects.all())),
     Belonging(Payment, "booked payments", booked_by_tenant),
     Belonging(DeadLetter, "open dead letters", rows_by_tenant(DeadLetter.objects.filter(resolution=""))),
-    Belonging(Difference, "open differences", rows_by_tenant(Difference.objects.filter(resolution=""))),
+    Belonging(Difference, "open discrepancies", rows_by_tenant(Difference.objects.filter(resolution=""))),
 ]

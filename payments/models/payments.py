@@ -92,6 +92,7 @@ class Endpoint(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["key"]
+        verbose_name = "circuit breaker"
 
     def __str__(self) -> str:
         return self.key
@@ -210,7 +211,7 @@ class Attempt(AsyncModelMixin, models.Model):
         ordering = ["-payment_id", "-number"]
 
     def __str__(self) -> str:
-        return f"{self.number} at {self.processor_id}"
+        return f"attempt {self.number} at processor {self.processor_id}"
 
 
 class Stream(AsyncModelMixin, models.Model):
@@ -278,6 +279,9 @@ class LedgerEntry(AsyncModelMixin, models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"ledger entry {self.pk}"
+
 
 class LedgerProof(AsyncModelMixin, models.Model):
     """A scheduled proof of the ledger. The next one starts where the last sound one ended."""
@@ -328,6 +332,9 @@ class DeadLetter(AsyncModelMixin, models.Model):
             models.Index(fields=["payment", "tenant"], name="dead_letter_payment"),
             models.Index(fields=["-id"], condition=models.Q(resolution=""), name="dead_letter_open"),
         ]
+
+    def __str__(self) -> str:
+        return f"dead letter {self.pk}: {self.code.replace('_', ' ')}"
 
 
 class SandboxBooking(AsyncModelMixin, models.Model):

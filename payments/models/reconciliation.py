@@ -37,7 +37,7 @@ class Reconciliation(AsyncModelMixin, models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M}"
+        return f"{self.since:%Y-%m-%d %H:%M:%S} UTC to {self.until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Difference(AsyncModelMixin, models.Model):
@@ -81,6 +81,7 @@ class Difference(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["-id"]
+        verbose_name, verbose_name_plural = "discrepancy", "discrepancies"
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "processor", "kind", "key"],

@@ -252,8 +252,8 @@ async def close_rows(confirmed: Confirmed) -> Done:
 
 LOOK_AGAIN = guarded(
     "difference.look_again",
-    label="Look again",
-    warning="The processor is queried again. Differences that no longer exist are closed; payments in progress are checked too.",
+    label="Re-check",
+    warning="The processor is queried again. Discrepancies that no longer exist are closed; payments in progress are checked too.",
     expects={"resolution": ""},
     perform=look_again_rows,
 )
@@ -274,7 +274,7 @@ BOOK = guarded(
 CLOSE = guarded(
     "difference.close",
     label="Note and close",
-    warning="The reason is noted. The difference is reported again only if its figures change.",
+    warning="The reason is noted. The discrepancy is reported again only if its figures change.",
     expects={"resolution": ""},
     perform=close_rows,
 )

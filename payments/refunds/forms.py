@@ -70,7 +70,7 @@ async def _sent_before(payment: Payment, form: RefundForm, units: int) -> bool:
     try:
         return await refunds.exists(_new_refund(payment, form, units))
     except DifferentContent:
-        raise DifferentContent("this form was sent before, with another amount") from None
+        raise DifferentContent("this form was sent before, with another amount or reason") from None
 
 
 async def _carry_out(payment: Payment, form: RefundForm, units: int, actor: str) -> None:
@@ -91,7 +91,9 @@ async def _carry_out(payment: Payment, form: RefundForm, units: int, actor: str)
 
 def _new_refund(payment: Payment, form: RefundForm, units: int, actor: str = "") -> refunds.NewRefund:
     correlation_id = payment.correlation_id
-    return refunds.new_refund(payment.tenant_id, correlation_id, units, "", actor, f"form {correlation_id} {form.key}")
+    return refunds.new_refund(
+        payment.tenant_id, correlation_id, units, form.reason.strip(), actor, f"form {correlation_id} {form.key}"
+    )
 
 
 submit_sync = sync_twin(submit)

@@ -10,9 +10,10 @@ from queueing.admin.queues import console_link
 from queueing.broker import operate
 from queueing.models.broker import DeadMessage
 from queueing.templatetags.queues import group as named
-from registry.operators.cells import exact, pill
+from registry.operators.cells import breakable, exact, pill
 from registry.operators.lists import ALL, CappedPaginator, OneTenantFilter, choices_of, since
 from registry.operators.scope import TenantScoped
+from registry.operators.sections import DECIDE
 
 StateFilter = choices_of(
     "state",
@@ -27,9 +28,10 @@ StateFilter = choices_of(
 
 @admin.register(DeadMessage)
 class DeadMessageAdmin(TenantScoped):
+    section, place, purpose = DECIDE, 3, "Messages of queues that a group could not process: replay or purge."
     paginator = CappedPaginator
     list_display = ["reason_given", "queue_link", "partition_name", "group", "attempts", "failed", "state", "tenant"]
-    list_filter = [StateFilter, OneTenantFilter, since("failed_at", "given up")]
+    list_filter = [StateFilter, OneTenantFilter, since("failed_at", "failed")]
     list_select_related = ["tenant", "queue__tenant"]
     list_display_links = ["reason_given"]
     search_fields = ["transaction_id__exact"]
@@ -47,18 +49,18 @@ class DeadMessageAdmin(TenantScoped):
         return f"{row.error[:120] or 'no reason was given'}: {row.transaction_id} of {row.queue}, {row.tenant}"
 
     @admin.display(description="error")
-    def reason_given(self, letter: DeadMessage) -> str:
-        return letter.error[:120] or "no reason was given"
+    def reason_given(self, letter: DeadMessage) -> SafeString | str:
+        return breakable(letter.error[:120]) or "no reason was given"
 
     @admin.display(description="queue")
     def queue_link(self, letter: DeadMessage) -> SafeString:
-        return console_link(letter.queue, "queue_dead_letters", letter.queue.name)
+        return console_link(letter.queue, "queue_dead_letters", breakable(letter.queue.name))
 
     @admin.display(description="group")
-    def group(self, letter: DeadMessage) -> str:
-        return named(letter.group_name)
+    def group(self, letter: DeadMessage) -> SafeString:
+        return breakable(named(letter.group_name))
 
-    @admin.display(description="given up")
+    @admin.display(description="failed")
     def failed(self, letter: DeadMessage) -> SafeString | str:
         return exact(letter.failed_at)
 

@@ -16,10 +16,11 @@ from queueing.models import JOB_CLOSED, Job, JobSchedule, JobStatus
 from queueing.templatetags.jobs import look_of, pretty_json
 from queueing.templatetags.queues import address
 from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
-from registry.operators.cells import exact, pill, shortened
+from registry.operators.cells import breakable, exact, pill, shortened
 from registry.operators.hot_lists import HotList
 from registry.operators.lists import OneTenantFilter, TenantFilter, choices_of, since
 from registry.operators.scope import OPERATE, TenantScoped, scope_of
+from registry.operators.sections import WORK
 
 BELONGINGS.append(Belonging(JobSchedule, "schedules", rows_by_tenant(JobSchedule.objects.all())))
 
@@ -39,7 +40,8 @@ StateFilter = choices_of("state", {status.value: (_label(status), _having(status
 
 @admin.register(Job)
 class JobAdmin(HotList):
-    list_display = ["label", "state", "identifier", "attempts", "error", "created", "tenant"]
+    section, place, purpose = WORK, 2, "Background jobs; failed ones are retried here."
+    list_display = ["label", "state", "identifier", "attempts", "why", "created", "tenant"]
     list_filter = [OneTenantFilter, StateFilter, since("created_at", "submitted")]
     list_select_related = ["tenant"]
     list_display_links = ["label"]
@@ -70,8 +72,12 @@ class JobAdmin(HotList):
         return queryset.filter(uuid=correlation)
 
     @admin.display(description="job")
-    def label(self, job: Job) -> str:
-        return job.kind
+    def label(self, job: Job) -> SafeString:
+        return breakable(job.kind)
+
+    @admin.display(description="error")
+    def why(self, job: Job) -> SafeString | str:
+        return breakable(job.error) or "–"
 
     @admin.display(description="state")
     def state(self, job: Job) -> SafeString:
@@ -104,7 +110,8 @@ class JobAdmin(HotList):
 
 @admin.register(JobSchedule)
 class JobScheduleAdmin(TenantScoped):
-    list_display = ["name", "state", "cron", "timezone", "kind", "next_due", "tenant"]
+    section, place, purpose = WORK, 3, "What submits jobs at set times: pause, resume."
+    list_display = ["label", "state", "cron", "zone", "kind_name", "next_due", "tenant"]
     list_filter = [TenantFilter, "paused"]
     list_select_related = ["tenant"]
     search_fields = ["name"]
@@ -123,6 +130,18 @@ class JobScheduleAdmin(TenantScoped):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet:
         return super().get_queryset(request).defer("sealed")
+
+    @admin.display(description="name", ordering="name")
+    def label(self, schedule: JobSchedule) -> SafeString:
+        return breakable(schedule.name)
+
+    @admin.display(description="time zone", ordering="timezone")
+    def zone(self, schedule: JobSchedule) -> SafeString:
+        return breakable(schedule.timezone)
+
+    @admin.display(description="kind", ordering="kind")
+    def kind_name(self, schedule: JobSchedule) -> SafeString:
+        return breakable(schedule.kind)
 
     @admin.display(description="state", ordering="paused")
     def state(self, schedule: JobSchedule) -> SafeString:

@@ -16,10 +16,11 @@ from queueing.outbound import operate
 from queueing.outbound.queries import state_of
 from queueing.templatetags.webhooks import DELIVERIES, ENDPOINTS, wanted
 from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
-from registry.operators.cells import exact, link_to, pill
+from registry.operators.cells import breakable, exact, link_to, pill
 from registry.operators.hot_lists import HotList
 from registry.operators.lists import OneTenantFilter, TenantFilter, choices_of, since
 from registry.operators.scope import TenantScoped
+from registry.operators.sections import WORK
 
 TRIES = 50  # on a delivery's page
 
@@ -34,7 +35,8 @@ BELONGINGS.append(
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(TenantScoped):
-    list_display = ["name", "state", "event_types_of", "failing", "tenant", "created"]
+    section, place, purpose = WORK, 4, "Where events are sent to: switch on and off."
+    list_display = ["name", "state", "event_types_of", "failing", "created", "tenant"]
     list_filter = [TenantFilter, "enabled", ("failing_since", admin.EmptyFieldListFilter)]
     list_select_related = ["tenant"]
     search_fields = ["url"]
@@ -53,16 +55,17 @@ class WebhookEndpointAdmin(TenantScoped):
         return super().get_queryset(request).filter(deleted_at=None).defer("secrets")
 
     @admin.display(description="endpoint", ordering="url")
-    def name(self, endpoint: WebhookEndpoint) -> str:
-        return f"callbacks to {endpoint.url}" if endpoint.callback else endpoint.description or endpoint.url
+    def name(self, endpoint: WebhookEndpoint) -> SafeString:
+        told = f"callbacks to {endpoint.url}" if endpoint.callback else endpoint.description or endpoint.url
+        return breakable(told)
 
     @admin.display(description="state")
     def state(self, endpoint: WebhookEndpoint) -> SafeString:
         return pill(*ENDPOINTS[state_of(endpoint)])
 
     @admin.display(description="events")
-    def event_types_of(self, endpoint: WebhookEndpoint) -> str:
-        return wanted(endpoint.events)
+    def event_types_of(self, endpoint: WebhookEndpoint) -> SafeString:
+        return breakable(wanted(endpoint.events))
 
     @admin.display(description="failing since", ordering="failing_since")
     def failing(self, endpoint: WebhookEndpoint) -> SafeString | str:
@@ -85,10 +88,11 @@ StateFilter = choices_of(
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(HotList):
-    list_display = ["type", "state", "endpoint_link", "answer", "error", "attempt", "created", "tenant"]
-    list_filter = [OneTenantFilter, StateFilter, since("created_at", "owed since")]
+    section, place, purpose = WORK, 5, "Single events on their way to an endpoint: deliver again."
+    list_display = ["label", "state", "endpoint_link", "answer", "why", "attempt", "created", "tenant"]
+    list_filter = [OneTenantFilter, StateFilter, since("created_at", "created")]
     list_select_related = ["tenant"]
-    list_display_links = ["type"]
+    list_display_links = ["label"]
     search_help_text = "The whole id of a payment or job, or the row's number."
     fields = (
         ("type", "state", "tenant", "endpoint_link"),
@@ -111,6 +115,14 @@ class WebhookDeliveryAdmin(HotList):
         for row in rows:
             row.found = found.get(row.endpoint_id)
 
+    @admin.display(description="type")
+    def label(self, delivery: WebhookDelivery) -> SafeString:
+        return breakable(delivery.type)
+
+    @admin.display(description="error")
+    def why(self, delivery: WebhookDelivery) -> SafeString | str:
+        return breakable(delivery.error) or "–"
+
     @admin.display(description="state")
     def state(self, delivery: WebhookDelivery) -> SafeString:
         return pill(*DELIVERIES[delivery.status])
@@ -119,7 +131,7 @@ class WebhookDeliveryAdmin(HotList):
     def endpoint_link(self, delivery: Any) -> SafeString:
         if not hasattr(delivery, "found"):
             self.attach([delivery])
-        return link_to(WebhookEndpoint, delivery.endpoint_id, delivery.found or delivery.endpoint_id)
+        return link_to(WebhookEndpoint, delivery.endpoint_id, breakable(delivery.found or delivery.endpoint_id))
 
     @admin.display(description="created")
     def created(self, delivery: WebhookDelivery) -> SafeString | str:

@@ -12,8 +12,9 @@ from queueing.models.broker import Consumer, DeadMessage, Group, Partition, Queu
 from queueing.templatetags.queues import address
 from queueing.templatetags.queues import group as named
 from registry.admin.belongings import BELONGINGS, Belonging, rows_by_tenant
-from registry.operators.cells import exact, link_to, link_to_list
+from registry.operators.cells import breakable, exact, link_to, link_to_list
 from registry.operators.lists import Attaching, CappedPaginator, TenantFilter, since
+from registry.operators.sections import WORK
 
 BELONGINGS.append(Belonging(Queue, "queues", rows_by_tenant(Queue.objects.all())))
 
@@ -28,8 +29,9 @@ def _counted(rows: models.QuerySet, key: str) -> dict[int, int]:
 
 @admin.register(Queue)
 class QueueAdmin(Attaching):
+    section, place, purpose = WORK, 6, "Queues and their options; the console shows their messages."
     paginator = CappedPaginator
-    list_display = ["name", "tenant", "namespace", "task", "partition_count", "dead", "encrypted", "created_at", "look"]
+    list_display = ["label", "partition_count", "dead", "encrypted", "created", "look", "tenant"]
     list_filter = [TenantFilter, "encrypted"]
     list_select_related = ["tenant"]
     search_fields = ["name"]
@@ -38,7 +40,7 @@ class QueueAdmin(Attaching):
         "name", "tenant", "namespace", "task", "look", "partition_count", "dead", "groups_link", "lease_seconds",
         "retry_limit", "retry_delay_ms", "max_size", "ttl_seconds", "priority", "delay_seconds", "window_seconds",
         "retention_enabled", "retention_seconds", "completed_retention_seconds", "max_wait_seconds", "encrypted",
-        "dead_letter_queue", "dead_letter_after_retries", "created_at",
+        "dead_letter_queue", "dead_letter_after_retries", "created",
     )  # fmt: skip
     readonly_fields = fields
     actions = None
@@ -55,6 +57,14 @@ class QueueAdmin(Attaching):
         if not hasattr(queue, "counted"):
             self.attach([queue])
         return queue.counted
+
+    @admin.display(description="name")
+    def label(self, queue: Queue) -> SafeString:
+        return breakable(queue.name)
+
+    @admin.display(description="created")
+    def created(self, queue: Queue) -> SafeString | str:
+        return exact(queue.created_at)
 
     @admin.display(description="partitions")
     def partition_count(self, queue: Queue) -> str:
@@ -76,13 +86,14 @@ class QueueAdmin(Attaching):
 
 @admin.register(Group)
 class GroupAdmin(Attaching):
+    section, place, purpose = WORK, 7, "Groups of readers of a queue, and how far they are behind."
     paginator = CappedPaginator
-    list_display = ["label", "queue_link", "tenant", "waiting", "consumed", "mode", "created_at"]
+    list_display = ["label", "queue_link", "waiting", "consumed", "latest", "mode", "created", "tenant"]
     list_filter = [TenantFilter, "mode", since("created_at", "joined")]
     list_select_related = ["tenant", "queue__tenant"]
     search_fields = ["name", "queue__name"]
     sortable_by = ()
-    fields = ("label", "queue_link", "tenant", "mode", "subscribed_from", "waiting", "consumed", "created_at")
+    fields = ("label", "queue_link", "tenant", "mode", "subscribed_from", "waiting", "consumed", "latest", "created")
     readonly_fields = fields
     actions = None
 
@@ -104,18 +115,27 @@ class GroupAdmin(Attaching):
         return group.sums
 
     @admin.display(description="group")
-    def label(self, group: Group) -> str:
-        return named(group.name)
+    def label(self, group: Group) -> SafeString:
+        return breakable(named(group.name))
+
+    @admin.display(description="joined")
+    def created(self, group: Group) -> SafeString | str:
+        return exact(group.created_at)
 
     @admin.display(description="queue")
     def queue_link(self, group: Group) -> SafeString:
-        return format_html("{} ({})", link_to(Queue, group.queue_id, group.queue.name), console_link(group.queue))
+        return format_html(
+            "{} ({})", link_to(Queue, group.queue_id, breakable(group.queue.name)), console_link(group.queue)
+        )
 
     @admin.display(description="waiting")
     def waiting(self, group: Group) -> str:
         return f"{self.sums(group)['waiting']:,}"
 
     @admin.display(description="completed")
-    def consumed(self, group: Group) -> SafeString | str:
-        found = self.sums(group)
-        return format_html("{}, latest {}", f"{found['done']:,}", exact(found["latest"]))
+    def consumed(self, group: Group) -> str:
+        return f"{self.sums(group)['done']:,}"
+
+    @admin.display(description="last completed")
+    def latest(self, group: Group) -> SafeString | str:
+        return exact(self.sums(group)["latest"])

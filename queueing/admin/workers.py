@@ -10,9 +10,10 @@ from django.utils.safestring import SafeString
 
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work.operate import stop
-from registry.operators.cells import ago, pill
+from registry.operators.cells import ago, breakable, exact, pill
 from registry.operators.lists import choices_of
 from registry.operators.scope import TenantScoped
+from registry.operators.sections import WORK
 
 BORDER = Now() - SILENT_AFTER
 AliveFilter = choices_of(
@@ -24,18 +25,18 @@ AliveFilter = choices_of(
 class WorkerAdmin(TenantScoped):
     """Superusers only: workers serve all tenants, so their figures would show a tenant the business of others."""
 
+    section, place, purpose = WORK, 1, "Which are alive, what they do: stop one."
     tenant_path = ""
     list_display = [
-        "__str__",
+        "label",
         "state",
-        "queue",
         "pool",
-        "hostname",
+        "host",
         "pid",
-        "in_flight",
-        "capacity",
+        "load",
         "finished",
         "failed",
+        "heartbeat",
         "running",
     ]
     list_filter = [AliveFilter, "queue", "pool"]
@@ -52,6 +53,22 @@ class WorkerAdmin(TenantScoped):
         if silent_for < SILENT_AFTER:
             return pill("●", "green", "alive")
         return pill("✕", "red", f"silent for {ago(silent_for.total_seconds())}")
+
+    @admin.display(description="worker", ordering="queue")
+    def label(self, worker: Worker) -> SafeString:
+        return breakable(worker)
+
+    @admin.display(description="host", ordering="hostname")
+    def host(self, worker: Worker) -> SafeString:
+        return breakable(worker.hostname)
+
+    @admin.display(description="in progress", ordering="in_flight")
+    def load(self, worker: Worker) -> str:
+        return f"{worker.in_flight:,} of {worker.capacity:,}"
+
+    @admin.display(description="last heartbeat", ordering="heartbeat_at")
+    def heartbeat(self, worker: Worker) -> SafeString | str:
+        return exact(worker.heartbeat_at)
 
     @admin.display(description="running for", ordering="started_at")
     def running(self, worker: Worker) -> str:

@@ -117,6 +117,7 @@ class Group(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
+        verbose_name = "consumer group"
         constraints = [models.UniqueConstraint(fields=["tenant", "queue", "name"], name="one_group_per_name")]
 
     def __str__(self) -> str:
@@ -212,6 +213,9 @@ class DeadMessage(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["partition", "group", "seq", "tenant"], name="one_dead_message_per_group")
         ]
+
+    def __str__(self) -> str:
+        return f"dead message {self.transaction_id}"
 
 
 class Trace(models.Model):

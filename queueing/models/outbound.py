@@ -83,7 +83,7 @@ class WebhookDelivery(WorkRow):
         PENDING = "pending"
         HELD = "held", "waits for the one before"
         DELIVERED = "delivered"
-        DEAD = "dead", "given up"
+        DEAD = "dead", "failed"
         NOTED = "noted"
 
     id = models.BigAutoField(primary_key=True)

@@ -12,9 +12,7 @@ class WorkRow(AsyncModelMixin, models.Model):
 
     run_at = models.DateTimeField(db_default=Now())
     priority = models.SmallIntegerField(default=0, db_default=0, help_text="0 to 9, 9 first")
-    attempt = models.IntegerField(
-        default=0, db_default=0, help_text="number of the latest attempt: the fence, which only grows"
-    )
+    attempt = models.IntegerField(default=0, db_default=0, help_text="number of the latest attempt, which only grows")
     tries_from = models.IntegerField(
         default=0, db_default=0, help_text="attempt number from which attempts are counted; a replay resets it"
     )

@@ -11,10 +11,11 @@ from django.utils.safestring import SafeString
 
 from registry.admin.operate import REVOKE_KEYS
 from registry.models import ApiKey, Tenant
-from registry.operators.cells import link_to, pill
+from registry.operators.cells import exact, link_to, pill
 from registry.operators.lists import TenantFilter, since
 from registry.operators.reasoned import Reasoned, ReasonedForm
 from registry.operators.scope import OPERATE, OWN
+from registry.operators.sections import ACCESS
 from registry.tenants import keys
 from registry.tenants.limits import parse_limit
 
@@ -38,10 +39,11 @@ class ApiKeyForm(ReasonedForm):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(Reasoned):
+    section, place, purpose = ACCESS, 3, "Keys of programs: make, look at, revoke."
     form = ApiKeyForm
     add_roles = OWN
     act_roles = OPERATE  # a leaked key cannot wait for the owner
-    list_display = ["prefix", "tenant_link", "name", "rights", "rate_limit", "state", "last_used_at", "created_at"]
+    list_display = ["prefix", "name", "state", "rights", "rate_limit", "used", "created", "tenant_link"]
     list_filter = [TenantFilter, ("revoked_at", admin.EmptyFieldListFilter), since("created_at", "created")]
     list_select_related = ["tenant"]
     search_fields = ["prefix__startswith", "name"]
@@ -53,9 +55,9 @@ class ApiKeyAdmin(Reasoned):
         "rights",
         "rate_limit",
         "state",
-        "created_at",
+        "created",
         "expires_at",
-        "last_used_at",
+        "used",
     )
     readonly_fields = change_fields
     actions = [REVOKE_KEYS]
@@ -83,6 +85,14 @@ class ApiKeyAdmin(Reasoned):
     @admin.display(description="tenant", ordering="tenant__slug")
     def tenant_link(self, key: ApiKey) -> SafeString:
         return link_to(Tenant, key.tenant_id, key.tenant)
+
+    @admin.display(description="last used", ordering="last_used_at")
+    def used(self, key: ApiKey) -> SafeString | str:
+        return exact(key.last_used_at)
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, key: ApiKey) -> SafeString | str:
+        return exact(key.created_at)
 
     @admin.display(description="scopes")
     def rights(self, key: ApiKey) -> str:

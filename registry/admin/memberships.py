@@ -1,22 +1,30 @@
 """Operators' pages of memberships: who belongs to which tenant, in which role."""
 
 from django.contrib import admin
+from django.utils.safestring import SafeString
 
 from registry.admin.operate import REMOVE_MEMBERS
 from registry.models import Membership
+from registry.operators.cells import exact
 from registry.operators.lists import TenantFilter
 from registry.operators.reasoned import Reasoned
 from registry.operators.scope import OWN
+from registry.operators.sections import ACCESS
 
 
 @admin.register(Membership)
 class MembershipAdmin(Reasoned):
+    section, place, purpose = ACCESS, 2, "Who belongs to which tenant, in which role."
     add_roles = change_roles = act_roles = OWN
-    list_display = ["user", "tenant", "role", "created_at"]
+    list_display = ["user", "tenant", "role", "created"]
     list_filter = [TenantFilter, "role"]
     list_select_related = ["user", "tenant"]
     search_fields = ["user__username", "user__email"]
     add_fields = ("tenant", "user", "role")
-    change_fields = ("tenant", "user", "role", "created_at")
-    readonly_fields = ("tenant", "user", "created_at")
+    change_fields = ("tenant", "user", "role", "created")
+    readonly_fields = ("tenant", "user", "created")
     actions = [REMOVE_MEMBERS]
+
+    @admin.display(description="member since", ordering="created_at")
+    def created(self, membership: Membership) -> SafeString | str:
+        return exact(membership.created_at)

@@ -7,10 +7,11 @@ from django.utils.safestring import SafeString
 from registry.admin.belongings import BELONGINGS
 from registry.admin.operate import RESUME, SUSPEND
 from registry.models import Tenant
-from registry.operators.cells import link_to_list, pill
+from registry.operators.cells import exact, link_to_list, pill
 from registry.operators.lists import Attaching
 from registry.operators.reasoned import Reasoned, ReasonedForm
 from registry.operators.scope import SUPERUSERS
+from registry.operators.sections import ACCESS
 
 STATUS_LOOKS = {"active": ("●", "green"), "suspended": ("◑", "amber"), "closed": ("–", "grey")}
 
@@ -27,10 +28,11 @@ class TenantForm(ReasonedForm):
 
 @admin.register(Tenant)
 class TenantAdmin(Attaching, Reasoned):
+    section, place, purpose = ACCESS, 1, "Settings of a tenant, and links to all that belongs to it."
     tenant_path = "id"
     form = TenantForm
     add_roles = change_roles = act_roles = SUPERUSERS
-    list_display = ["slug", "name", "state", "mode", "open", "currency", "belongings", "created_at"]
+    list_display = ["slug", "name", "state", "mode", "open", "currency", "belongings", "created"]
     list_filter = ["status", "mode", "open"]
     search_fields = ["slug", "name"]
     add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "patience", "settings")
@@ -46,9 +48,9 @@ class TenantAdmin(Attaching, Reasoned):
         "patience",
         "settings",
         "belongings",
-        "created_at",
+        "created",
     )
-    readonly_fields = ("slug", "mode", "status", "belongings", "created_at")
+    readonly_fields = ("slug", "mode", "status", "belongings", "created")
     actions = [SUSPEND, RESUME]
 
     def attach(self, rows: list[Tenant]) -> None:
@@ -69,6 +71,10 @@ class TenantAdmin(Attaching, Reasoned):
                 for belonging, count in tenant.counted  # type: ignore[attr-defined]
             ),
         )
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, tenant: Tenant) -> SafeString | str:
+        return exact(tenant.created_at)
 
     @admin.display(description="status", ordering="status")
     def state(self, tenant: Tenant) -> SafeString:

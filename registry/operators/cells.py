@@ -1,13 +1,14 @@
-"""Cells of admin lists and pages: links, states, times, shortened ids."""
+"""Cells of admin lists and pages: links, states, times, shortened ids, texts that may break."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.admin.utils import quote
 from django.db import models
 from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import conditional_escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 
 def link_to(model: type[models.Model], pk: Any, text: Any) -> SafeString:
@@ -30,17 +31,31 @@ def pill(shape: str, colour: str, word: str) -> SafeString:
 
 
 def exact(moment: datetime | None) -> SafeString | str:
-    """To the second in the cell, to the millisecond in its title. UTC."""
+    """To the second and in UTC in the cell, to the millisecond in its title."""
     if moment is None:
         return "–"
     text = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
-    return format_html('<span class="figure" title="{} UTC">{}</span>', text[:-3], text[:-7])
+    machine = f"{text[:-3]}Z".replace(" ", "T")
+    cell = '<time class="figure" datetime="{}" title="{} UTC">{} UTC</time>'
+    return format_html(cell, machine, text[:-3], text[:-7])
 
 
 def shortened(identifier: Any) -> SafeString:
     """An id cut in the middle, whole in its title."""
     text = str(identifier)
     return format_html('<span class="figure" title="{}">{}…{}</span>', text, text[:8], text[-4:])
+
+
+def breakable(text: Any) -> SafeString:
+    """A name without spaces, such as an address or a type of event, with places where its line may break."""
+    return mark_safe(re.sub(r"([._/:@?&=-]+)(?=\w)", r"\1<wbr>", conditional_escape(text)))
+
+
+def since_then(moment: datetime | None) -> SafeString | str:
+    """A time, and how long ago that was."""
+    if moment is None:
+        return "–"
+    return format_html("{} · {}", exact(moment), ago((datetime.now(UTC) - moment).total_seconds()))
 
 
 def ago(seconds: float) -> str:

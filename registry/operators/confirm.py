@@ -52,6 +52,7 @@ class Action:
     extra: str = ""  # a template with more fields
     entered: Mapping[str, str] = field(default_factory=dict)  # values of these fields
     wrong: Mapping[str, str] = field(default_factory=dict)  # and their errors
+    consequence: str = ""  # what it means for these rows, such as their money
     severe: bool = False  # cannot be undone
 
     @property

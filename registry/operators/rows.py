@@ -30,11 +30,12 @@ def guarded(
     expects: Expected,
     perform: Perform | None = None,
     sets: dict[str, Any] | None = None,
+    consequence: Callable[[list[Any]], str] | None = None,
 ) -> Callable:
     """An admin action `name` (`noun.verb`) for rows that match `expects`; the page counts the others as left out.
 
     `perform` compares and sets, and records what it did in the same transaction. An action that only sets fields gives
-    them as `sets` instead.
+    them as `sets` instead. `consequence` says what the action means for these rows, beside the warning.
     """
 
     def action(page: TenantScoped, request: HttpRequest, queryset: models.QuerySet) -> HttpResponse | None:
@@ -44,7 +45,8 @@ def guarded(
             why = f"more than {MOST} rows" if count else "none of the selected rows is in a state for it"
             messages.warning(request, f"{label}: {why}. Nothing was changed.")
             return None
-        rows = list(_with_names(page, eligible)[: MOST if "seen" in request.POST else SHOWN])
+        every = list(_with_names(page, eligible)[: MOST if consequence or "seen" in request.POST else SHOWN])
+        rows = every if "seen" in request.POST else every[:SHOWN]
         bound = Action(
             name=name,
             label=label,
@@ -55,6 +57,7 @@ def guarded(
             plural=str(page.opts.verbose_name_plural),
             back=request.get_full_path(),
             fields=_fields(request),
+            consequence=consequence(every) if consequence else "",
             rows=rows,
             shown=[page.name_of(row) for row in rows[:SHOWN]],
             more=max(0, count - SHOWN),

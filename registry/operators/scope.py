@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import models
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 
 from registry.edge.typed_numbers import WholeNumberField
 from registry.edge.viewer import MAY_ACT, SUPERUSER, Visitor
 from registry.models import Membership, Tenant
+from registry.operators.sections import OTHER, Section
 
 type Roles = frozenset[str]
 READ: Roles = frozenset(Membership.Role.values)
@@ -71,6 +72,9 @@ class TenantScoped(admin.ModelAdmin):
     Nothing can be deleted in the admin: rows of payments name tenants and processors without a foreign key.
     """
 
+    section: ClassVar[Section] = OTHER  # of the first page
+    place: ClassVar[int] = 99  # within the section
+    purpose: ClassVar[str] = ""  # what one comes here for
     tenant_path: ClassVar[str] = "tenant_id"  # how a row names its tenant; "" for rows without a tenant
     add_roles: ClassVar[Roles] = frozenset()  # empty: nobody, superusers included
     change_roles: ClassVar[Roles] = frozenset()
@@ -85,8 +89,10 @@ class TenantScoped(admin.ModelAdmin):
         for kind in (models.IntegerField, models.BigIntegerField)
     }
 
-    class Media:
-        css = {"all": ["registry/admin.css"]}
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, titled by its models: Django's title would ask to select one."""
+        plural = str(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": plural[:1].upper() + plural[1:], **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet:
         queryset = super().get_queryset(request)

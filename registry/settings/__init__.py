@@ -88,7 +88,7 @@ INSTALLED_APPS = [
     "django_rq",
     "django_htmx",
     "waffle",
-    "django.contrib.admin",
+    "registry.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -134,6 +134,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = ["registry.operators.formats"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 PASSWORD_RESET_TIMEOUT = 3600  # seconds that the link of a forgotten password is valid
 AUTH_PASSWORD_VALIDATORS = [

@@ -32,7 +32,7 @@ def operator():
 def change(operator: Client, processor: Processor, **fields) -> str:
     """What the page says after these changes; nothing when it took them."""
     address = reverse("admin:payments_processor_change", args=[processor.pk])
-    given = {"url": processor.url, "fee": "0.05", "options": "{}", "reason": "they have moved", **fields}
+    given = {"url": processor.url, "fee": "0.05", "reason": "they have moved", **fields}
     answer = operator.post(address, given)
     return "" if answer.status_code == 302 else answer.content.decode()
 

@@ -207,7 +207,6 @@ def fields(**more: str) -> dict[str, str]:
     return {
         "url": "",
         "fee": "0.03",
-        "options": "{}",
         "reason": "a new account",
         "secret_key": "",
         "webhook_secret": "",
@@ -234,11 +233,11 @@ def test_the_admin_stores_entered_keys_encrypted_only(acme, operator):
     assert KEY not in everything_written() and HOOK not in everything_written()
 
 
-def test_secrets_among_options_entered_in_the_admin_are_encrypted_too(acme, operator):
+def test_keys_entered_beside_options_in_the_admin_are_encrypted_and_not_stored_among_them(acme, operator):
     processor = make_stripe(acme, "", name="cards")
-    options = json.dumps({"secretKey": KEY, "capture": "manual"})
+    given = fields(secret_key=KEY, option_capture="manual")
 
-    operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), fields(options=options))
+    operator.post(reverse("admin:payments_processor_change", args=[processor.pk]), given)
 
     assert stored().options == {"capture": "manual"}
     assert accounts.opened(stored())["secretKey"] == KEY

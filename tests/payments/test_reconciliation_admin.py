@@ -123,7 +123,7 @@ def test_a_recheck_shows_the_remaining_differences(operator, acme, books):
 
     assert "1 still differ" in said(confirm(operator, choose(operator, "difference_look_again", one)))
     book_there(books, correlation_id=payment.correlation_id)
-    assert "Look again: done." in said(confirm(operator, choose(operator, "difference_look_again", one)))
+    assert "Re-check: done." in said(confirm(operator, choose(operator, "difference_look_again", one)))
     assert Difference.objects.get().resolution == "gone"
 
 
@@ -194,7 +194,7 @@ def hidden(answer) -> dict[str, str]:
 
 
 def test_the_processors_of_a_tenant_lead_to_the_dry_run(operator, acme, rules):
-    assert "/admin/payments/processor/rehearse/?tenant=acme" in text(
+    assert "/admin/payments/processor/simulate/?tenant=acme" in text(
         operator.get(listing(Processor), {"tenant": "acme"})
     )
 

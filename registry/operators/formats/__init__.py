@@ -1,0 +1,1 @@
+"""Formats of values that Django writes itself, by language (FORMAT_MODULE_PATH)."""
