@@ -5,22 +5,28 @@ from importlib import import_module
 from django.apps import AppConfig
 
 # Modules that register something by name when they are imported: drains, chores, handlers of events, go-live checks, gauges,
-# columns to export and erase.
+# sources of attention, columns to export and erase.
 CAPABILITIES = (
     "billing.advance",
     "billing.readiness",
+    "books.attention",
     "books.export",
     "books.ledger",
     "books.webhooks",
+    "inbound.attention",
     "inbound.operate",
     "inbound.payments",
     "inbound.poll",
     "inbound.refunds",
     "inbound.work",
     "intake.spilling",
+    "reconciliation.attention",
     "reconciliation.comparison",
     "reconciliation.janitor",
+    "refunds.attention",
     "refunds.work",
+    "routing.attention",
+    "settle.attention",
     "settle.health",
     "settle.work",
 )

@@ -1,5 +1,7 @@
 """The app of work in tables, the message queue, the spill and outbound webhooks."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 
@@ -18,5 +20,8 @@ class QueueingConfig(AppConfig):
         from queueing.outbound import export as _export  # noqa: F401 - what is exported and erased
         from queueing.spill import health as _spill  # noqa: F401 - checks and gauges
         from queueing.work import health  # noqa: F401 - the same of the workers
+
+        for package in ("broker", "jobs", "outbound", "spill", "work"):
+            import_module(f"queueing.{package}.attention")
 
         autodiscover_modules("jobs")  # kinds of jobs: `jobs.py` of any app

@@ -60,6 +60,7 @@ urlpatterns = [
     *jobs.pages,
     *payments.pages,  # before ninja's, which answer "" with a 404
     *_lean(api.urls[0]),
+    path("admin/runbook/", admin.site.admin_view(admin.site.runbook), name="operators_runbook"),
     path("admin/", admin.site.urls),
 ]
 

@@ -30,7 +30,7 @@ HANDLE_WITHIN = 20.0  # seconds for the handler's calls to the processor; togeth
 EFFECTS = 4
 WRITES_AT_ONCE = 4  # transactions with effects; the worker's other connections stay free for other work
 
-INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", SQL["columns"]))
+INBOUND = register(WorkTable(QUEUE, "payments_inboundevent", "closed IS NULL", SQL["columns"], accepted="received_at"))
 
 
 @entry.register("inbound")

@@ -44,7 +44,9 @@ SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
 NO_ROUTE = 0.5  # seconds before a refund whose processor is away is looked at again
 
-REFUNDS = register(WorkTable("refunds", "payments_refund", "closed IS NULL", SQL["columns"], SQL["joins"]))
+REFUNDS = register(
+    WorkTable("refunds", "payments_refund", "closed IS NULL", SQL["columns"], SQL["joins"], "created_at")
+)
 BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
 
 

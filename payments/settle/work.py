@@ -47,7 +47,8 @@ NO_ROUTE = 0.5  # seconds until a payment is routed again if no processor is ava
 SLOTS_WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
 ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
-PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"]))
+ACCEPTED = "coalesce(scheduled_for, created_at)"
+PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"], ACCEPTED))
 IN_DOUBT = SQL["in_doubt"].format(columns=SQL["columns"], joins=SQL["joins"])
 TAKE_DIVIDED = SQL["take_divided"].format(columns=SQL["columns"], joins=SQL["joins"])
 BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])

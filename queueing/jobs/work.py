@@ -44,7 +44,17 @@ async def _depth_of(kind: str) -> Depth:
 
 PROCESSES = max(2, os.cpu_count() or 1)  # child processes of a worker at once
 
-JOBS = register(WorkTable("jobs", "queueing_job", "closed IS NULL", part_depth=_depth_of, before_release=lost.put_off))
+ACCEPTED = "CASE WHEN attempt = 0 THEN run_at ELSE created_at END"  # a first run may be asked for at a later time
+JOBS = register(
+    WorkTable(
+        "jobs",
+        "queueing_job",
+        "closed IS NULL",
+        accepted=ACCEPTED,
+        part_depth=_depth_of,
+        before_release=lost.put_off,
+    )
+)
 DIVIDED["jobs"] = KINDS.__contains__
 
 type JobShare = tuple[int, str]  # tenant, kind

@@ -26,12 +26,13 @@ from queueing.models.jobs import (
     JobStream,
 )
 from queueing.models.outbound import JobSecret, WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from queueing.models.workers import SILENT_AFTER, Worker
+from queueing.models.workers import SILENT_AFTER, ChoreRun, Worker
 
 __all__ = [
     "JOB_CLOSED",
     "JOB_LOOKS",
     "SILENT_AFTER",
+    "ChoreRun",
     "Consumer",
     "DeadMessage",
     "Group",

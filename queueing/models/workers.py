@@ -21,6 +21,25 @@ class WorkerQuerySet(AsyncQuerySet):
         return self.filter(heartbeat_at__gte=Now() - SILENT_AFTER)
 
 
+class ChoreRun(AsyncModelMixin, models.Model):
+    """The latest run of a chore (registry.data.chores): whether it ends, and what a chore that checks something found."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    created_at = models.DateTimeField(db_default=Now(), help_text="its first run")
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    succeeded_at = models.DateTimeField(null=True)
+    failing_since = models.DateTimeField(null=True, help_text="the first of the failures in a row")
+    error = models.CharField(max_length=300, db_default="", help_text="why the latest run failed")
+    found = models.CharField(max_length=300, db_default="", help_text="what a check found wrong")
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Worker(AsyncModelMixin, models.Model):
     """A drain at work. Its id is the lease id on every row that it claimed; the row goes when the drain ends."""
 

@@ -12,6 +12,7 @@ import uvloop
 from asgiref.sync import async_to_sync
 
 from queueing import spill
+from queueing.work import chore_runs
 from queueing.work.drain import Drain, forever
 from queueing.work.work import Work
 from registry.data import chores, database, faults
@@ -123,7 +124,7 @@ async def _chore(name: str) -> None:
 
 async def _run_chore(name: str) -> None:
     try:
-        await chores.CHORES[name].run()
+        await chore_runs.recorded(name)
     except Exception as error:
         if not faults.is_temporary(error):
             raise

@@ -1,7 +1,8 @@
 """Work tables: tables with rows that workers claim. Their statements are made from one template, sql/work.sql."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +24,17 @@ class Depth:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Everything that waits in a work table, due or not; counts stop at DEPTH_SAMPLE."""
+
+    open: int
+    due: int
+    later: int  # asked for at a later time
+    due_since: datetime | None  # the longest due, which no worker has taken
+    accepted_at: datetime | None  # the first accepted that is not finished; None where the table does not say
+
+
+@dataclass(frozen=True)
 class WorkTable:
     """A work table: its name, and the parts that are formatted into the template."""
 
@@ -31,6 +43,7 @@ class WorkTable:
     open: str  # SQL predicate of open rows, as in its partial index
     columns: str = "p.*"  # of a claimed row: tenant_id, id, …
     joins: str = ""
+    accepted: str = "NULL::timestamptz"  # SQL: since when a row waits; NULL where waiting for long is normal
     # Depth of a part of this work, for pools of workers that take only parts; None: of the whole.
     part_depth: Callable[[str], Awaitable[Depth]] | None = field(default=None, compare=False)
     # What is done with rows of dead workers (their ids) before their leases end; None: nothing.
@@ -55,8 +68,14 @@ class WorkTable:
     async def depth(self) -> Depth:
         return Depth(*(await database.fetch(self._made("depth"), {"sample": DEPTH_SAMPLE}, repeatable=False))[0])
 
+    async def standing(self, tenants: Sequence[int] | None) -> Standing:
+        """All that waits, of these tenants; None: of all."""
+        asked = {"tenants": tenants, "sample": DEPTH_SAMPLE}
+        return Standing(*(await database.fetch(self._made("standing"), asked, prepare=False))[0])
+
     def _made(self, name: str) -> str:
-        return SQL[name].format(table=self.table, open=self.open, columns=self.columns, joins=self.joins)
+        parts = {"open": self.open, "columns": self.columns, "joins": self.joins, "accepted": self.accepted}
+        return SQL[name].format(table=self.table, **parts)
 
 
 TABLES: dict[str, WorkTable] = {}

@@ -56,6 +56,17 @@ def _refused_for_long() -> list[str]:
     return sorted({sample.labels["statement"] for one in families for sample in one.samples if sample.value})
 
 
+async def gauge_of(name: str) -> dict[str, float]:
+    """A gauge with one label, over all processes of this host: by the label's value."""
+
+    def read() -> dict[str, float]:
+        with _reading():
+            samples = [sample for family in _processes().collect() for sample in family.samples if sample.name == name]
+        return {next(iter(sample.labels.values()), ""): sample.value for sample in samples}
+
+    return await asyncio.to_thread(read)
+
+
 @check("redis")
 async def _redis() -> str:
     """Check with a write to each server in use. Redis' own messages are not repeated: they name hosts and ports."""

@@ -10,8 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
+from registry.data import database
+from registry.data.loop import sync_twin
+
 log = logging.getLogger(__name__)
 
+AT_ONCE = 8  # sources that are read at the same time
+COUNTED = 10_000  # rows that a source counts at most
 WITHIN = 1.0  # seconds for each source: the page is shown without those that take longer
 
 
@@ -21,6 +26,7 @@ class Severity(IntEnum):
     CRITICAL = 0  # payments or money wait for a person
     WARNING = 1  # it will become critical if nobody acts
     NOTICE = 2  # to be done some day
+    WELL = 3  # nothing to be done: what was checked, for the operators' home only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,13 @@ def source(name: str) -> Callable[[Source], Source]:
     return register
 
 
+def counted(number: int, noun: str = "", plural: str = "") -> str:
+    """A count for a sentence: 1 payment, 1,284 payments, 10,000 or more payments."""
+    more = " or more" if number >= COUNTED else ""
+    word = noun if number == 1 else plural or f"{noun}s"
+    return f"{number:,}{more} {word}" if noun else f"{number:,}{more}"
+
+
 def names() -> list[str]:
     """The names of all sources."""
     return sorted(_sources)
@@ -60,13 +73,28 @@ def names() -> list[str]:
 
 async def items(tenant_ids: Sequence[int] | None) -> list[Item]:
     """What needs attention, the most urgent first, then the oldest. A source that fails is shown as unknown, with the reason."""
-    found = [item for name, read in _sources.items() for item in await _read(name, read, tenant_ids)]
+    return [item for item in await report(tenant_ids) if item.severity is not Severity.WELL]
+
+
+async def report(tenant_ids: Sequence[int] | None) -> list[Item]:
+    """The same, and last what was checked and is well."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str, read: Source) -> list[Item]:
+        async with slots:
+            return await _read(name, read, tenant_ids)
+
+    lists = await asyncio.gather(*(one(name, read) for name, read in _sources.items()))
+    found = [item for items in lists for item in items]
     return sorted(found, key=lambda item: (item.severity, item.since is None, item.since))
+
+
+report_sync = sync_twin(report)
 
 
 async def _read(name: str, read: Source, tenant_ids: Sequence[int] | None) -> list[Item]:
     try:
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(WITHIN), database.own_connection():
             found = await read(tenant_ids)
     except Exception as error:  # whatever it is, the other sources are shown
         log.warning("a source of attention failed", extra={"source": name}, exc_info=error)

@@ -18,7 +18,12 @@ def link_to(model: type[models.Model], pk: Any, text: Any) -> SafeString:
 
 def link_to_list(model: type[models.Model], text: Any, **filters: Any) -> SafeString:
     """A link to the list of `model`, filtered."""
-    return format_html('<a href="{}">{}</a>', reverse(_name(model, "changelist"), query=filters), text)
+    return format_html('<a href="{}">{}</a>', address_of_list(model, **filters), text)
+
+
+def address_of_list(model: type[models.Model], **filters: Any) -> str:
+    """The address of the list of `model` in the admin, filtered."""
+    return reverse(_name(model, "changelist"), query=filters)
 
 
 def _name(model: type[models.Model], page: str) -> str:

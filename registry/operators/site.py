@@ -1,14 +1,30 @@
-"""The admin site: its first page lists the models by what one does with them. It imports no admin page, which all need it to be registered."""
+"""The admin site: its first page says what needs attention, then lists the models by what one does with them.
 
-from collections.abc import Iterator
+It imports no admin page: registering one loads it.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 
+from registry.operators.attention import Item, Severity, report_sync
+from registry.operators.cells import exact, pill, since_then
+from registry.operators.runbook import sections
+from registry.operators.scope import scope_of
 from registry.operators.sections import OTHER, Section
+
+LOOKS = {
+    Severity.CRITICAL: ("!", "red", "critical"),
+    Severity.WARNING: ("◑", "amber", "warning"),
+    Severity.NOTICE: ("○", "blue", "notice"),
+}
+UNKNOWN = ("?", "violet", "unknown")
 
 
 class OperationsSite(admin.AdminSite):
@@ -21,24 +37,46 @@ class OperationsSite(admin.AdminSite):
         False  # it would take a fifth of the width from every list; the menu in the header has the models
     )
 
+    # -- The first page ------------------------------------------------------------------------------------------
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """What needs attention of the person's tenants, a superuser's of the service too. The page asks again for that part."""
+        scope = scope_of(request)
+        found = report_sync(None if scope.everything else scope.tenants())
+        context = {
+            "attention": [_shown(item) for item in found if item.severity is not Severity.WELL],
+            "well": [_shown(item) for item in found if item.severity is Severity.WELL],
+            "read_at": exact(timezone.now()),
+        }
+        if request.headers.get("HX-Request"):
+            return TemplateResponse(request, "admin/_attention.html", context)
+        return super().index(request, {**context, **(extra_context or {})})
+
+    def runbook(self, request: HttpRequest) -> HttpResponse:
+        """What each item means, what to check and what to do."""
+        context = {**self.each_context(request), "title": "Runbook", "sections": list(sections().values())}
+        return TemplateResponse(request, "admin/runbook.html", context)
+
+    # -- Models --------------------------------------------------------------------------------------------------
+
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """Sections in place of apps; with `app_label`, Django's own list of that app."""
         found = super().get_app_list(request, app_label)
         if app_label is not None:
             return found
-        sections: dict[Section, list[Any]] = {}
+        grouped: dict[Section, list[Any]] = {}
         for app in found:
             for model in app["models"]:
                 page = self._registry[model["model"]]
                 model["purpose"] = getattr(page, "purpose", "")
-                sections.setdefault(getattr(page, "section", OTHER), []).append((getattr(page, "place", 99), model))
-        return list(self._apps(sections))
+                grouped.setdefault(getattr(page, "section", OTHER), []).append((getattr(page, "place", 99), model))
+        return list(self._apps(grouped))
 
-    def _apps(self, sections: dict[Section, list[Any]]) -> Iterator[dict[str, Any]]:
+    def _apps(self, grouped: dict[Section, list[Any]]) -> Iterator[dict[str, Any]]:
         """In the shape of Django's list of apps, which its templates show."""
         home = reverse("admin:index", current_app=self.name)
-        for section in sorted(sections):
-            models = [model for _, model in sorted(sections[section], key=lambda pair: (pair[0], pair[1]["name"]))]
+        for section in sorted(grouped):
+            models = [model for _, model in sorted(grouped[section], key=lambda pair: (pair[0], pair[1]["name"]))]
             yield {
                 "name": section.title,
                 "purpose": section.purpose,
@@ -53,3 +91,18 @@ class OperationsSite(admin.AdminSite):
     ) -> HttpResponse:
         """Apps have no page of their own: the first page has all sections."""
         return redirect("admin:index")
+
+
+def _shown(item: Item) -> dict[str, Any]:
+    """An item as the template shows it."""
+    section = sections().get(item.name)
+    look: Sequence[str] = LOOKS.get(item.severity, UNKNOWN) if item.known else UNKNOWN
+    return {
+        "name": item.name,
+        "look": pill(*look),
+        "sentence": item.sentence,
+        "since": since_then(item.since) if item.since else "",
+        "action": item.action,
+        "address": item.admin or item.page,
+        "line": section.line if section and item.known else "",
+    }

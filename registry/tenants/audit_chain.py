@@ -112,8 +112,9 @@ async def verify_all() -> list[Verdict]:
 
 
 @chore("prove-audit", every=PROVE_EVERY)
-async def prove_audit() -> None:
-    """Verify every chain and log its head, so that a later verification can be compared with it."""
+async def prove_audit() -> str:
+    """Verify every chain and log its head, so that a later verification can be compared with it. Returns what is broken."""
+    broken = []
     for verdict in await verify_all():
         telemetry.AUDIT_PROOFS.labels("sound" if verdict.sound else "broken").inc()
         said = {"chain": verdict.chain, "head": f"{verdict.entries}:{verdict.head}"}
@@ -121,6 +122,8 @@ async def prove_audit() -> None:
             log.info("audit trail holds", extra=said)
         else:
             log.error("audit trail broken", extra=said | {"position": verdict.position, "fault": verdict.fault})
+            broken.append(f"chain {verdict.chain}, position {verdict.position or 'unknown'}: {verdict.fault}")
+    return "; ".join(broken)
 
 
 async def names(verdicts: list[Verdict]) -> dict[int, str]:

@@ -36,3 +36,32 @@ async def test_shots(page: Page, tenant):
         )
         print(model.__name__, text)
         await page.screenshot(path=out / f"{model.__name__}.png", full_page=True)
+
+
+async def test_shots_home(page: Page, tenant):
+    await in_thread(make_every_row, tenant)
+    out = Path("/tmp/shots")
+    import time
+
+    t = time.monotonic()
+    await page.goto("/admin/")
+    print("home", time.monotonic() - t)
+    t = time.monotonic()
+    await page.goto("/admin/")
+    print("home", time.monotonic() - t)
+    await page.screenshot(path=out / "home.png", full_page=True)
+    await page.emulate_media(color_scheme="dark")
+    await page.screenshot(path=out / "home-dark.png", full_page=True)
+    await page.emulate_media(color_scheme="light")
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await page.screenshot(path=out / "home-phone.png")
+    await page.locator(".menu summary").click()
+    await page.screenshot(path=out / "menu-phone.png")
+    await page.goto("/admin/payments/deadletter/")
+    await page.screenshot(path=out / "list-phone.png")
+    await page.set_viewport_size({"width": 1280, "height": 900})
+    await page.goto("/admin/payments/deadletter/")
+    await page.locator(".menu summary").click()
+    await page.screenshot(path=out / "menu.png")
+    await page.goto("/admin/runbook/")
+    await page.screenshot(path=out / "runbook.png")

@@ -54,6 +54,42 @@ FROM (
     SELECT run_at, leased_until FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
 ) open;
 
+-- name: standing
+-- Open rows, of at most `sample`, without those that workers gave up (run_at 9999-12-31): all, those due now, those for later that were
+-- not begun, the longest due, and the first accepted of those that are not for later. {accepted} is when a row begins to wait.
+SELECT count(*), count(*) FILTER (WHERE due), count(*) FILTER (WHERE accepted > now()),
+    min(run_at) FILTER (WHERE due), min(accepted) FILTER (WHERE accepted <= now())
+FROM (
+    SELECT run_at, {accepted} AS accepted, run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AS due
+    FROM {table}
+    WHERE {open} AND run_at < '9999-12-01Z' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
+    ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
+) open;
+
+-- name: workers
+-- Workers by queue and host: how many report, how many are silent, the latest report, rows in progress and capacity.
+SELECT queue, hostname, count(*) FILTER (WHERE heartbeat_at >= now() - make_interval(secs => %(silent)s)),
+    count(*) FILTER (WHERE heartbeat_at < now() - make_interval(secs => %(silent)s)), max(heartbeat_at),
+    coalesce(sum(in_flight), 0)::bigint, coalesce(sum(capacity), 0)::bigint
+FROM queueing_worker GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 1000;
+
+-- name: began
+-- Record that a chore begins.
+INSERT INTO queueing_chorerun AS c (name, started_at) VALUES (%(name)s, now())
+ON CONFLICT (name) DO UPDATE SET started_at = now();
+
+-- name: ended
+-- Record how the latest run of a chore ended. `found` is what a chore that checks something found wrong.
+UPDATE queueing_chorerun SET finished_at = now(), error = %(error)s, found = %(found)s,
+    succeeded_at = CASE WHEN %(error)s = '' THEN now() ELSE succeeded_at END,
+    failing_since = CASE WHEN %(error)s = '' THEN NULL ELSE coalesce(failing_since, now()) END
+WHERE name = %(name)s;
+
+-- name: chores
+-- The latest run of each chore, and when the first chore ever ran.
+SELECT name, started_at, finished_at, succeeded_at, failing_since, error, found, (SELECT min(created_at) FROM queueing_chorerun)
+FROM queueing_chorerun;
+
 -- name: silent_for
 -- Seconds since the last heartbeat of a queue's workers; null if there are none.
 SELECT extract(epoch FROM now() - max(heartbeat_at))::float8 FROM queueing_worker WHERE queue = %(queue)s;

@@ -1,0 +1,29 @@
+"""Source of attention: events of processors that could not be handled."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from payments.models import InboundEvent
+from registry.data import database
+from registry.operators.attention import COUNTED, Item, Severity, counted, source
+from registry.operators.cells import address_of_list
+
+SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+
+
+@source("inbound.dead")
+async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
+    [(count, since, _)] = await database.fetch(SQL["dead"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    if not count:
+        return []
+    said = f"{counted(count, 'event')} of processors could not be handled: a refund or dispute may be missing in our records."
+    return [
+        Item(
+            severity=Severity.WARNING,
+            sentence=said,
+            count=count,
+            since=since,
+            action="Replay or close",
+            admin=address_of_list(InboundEvent, status="dead"),
+        )
+    ]

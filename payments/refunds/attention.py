@@ -1,0 +1,68 @@
+"""Sources of attention: refunds that workers gave up, and disputes whose evidence is due."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from payments.models import Dispute, Refund
+from payments.money import grouped_text
+from registry.data import database
+from registry.operators.attention import COUNTED, Item, Severity, counted, source
+from registry.operators.cells import address_of_list
+
+SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+WANT_ANSWER = ["needs_response", "warning_needs_response"]
+SOON = timedelta(days=3)
+
+
+def _amounts(rows: Sequence[tuple[Any, ...]]) -> str:
+    return " and ".join(grouped_text(row[2], row[0]) for row in sorted(rows))
+
+
+@source("refunds.stopped")
+async def stopped(tenant_ids: Sequence[int] | None) -> list[Item]:
+    asked = {"tenants": tenant_ids, "limit": COUNTED}
+    rows = await database.fetch(SQL["stopped"], asked, prepare=False)
+    if not rows:
+        return []
+    total = sum(row[1] for row in rows)
+    said = f"{counted(total, 'refund')} failed and nobody retries: {_amounts(rows)} may not have reached the payer."
+    return [
+        Item(
+            severity=Severity.WARNING,
+            sentence=said,
+            count=total,
+            since=min(row[3] for row in rows),
+            action="Retry or close",
+            admin=address_of_list(Refund, state="stopped"),
+        )
+    ]
+
+
+@source("disputes.due")
+async def disputes(tenant_ids: Sequence[int] | None) -> list[Item]:
+    asked = {"tenants": tenant_ids, "limit": COUNTED, "statuses": WANT_ANSWER, "soon": SOON.total_seconds()}
+    rows = await database.fetch(SQL["disputes"], asked, prepare=False)
+    if not rows:
+        return []
+    total, soon = sum(row[1] for row in rows), sum(row[4] for row in rows)
+    deadlines = [row[3] for row in rows if row[3]]
+    said = f"{counted(total, 'dispute')} of {_amounts(rows)} {'wants' if total == 1 else 'want'} evidence{_until(deadlines)}."
+    return [
+        Item(
+            severity=Severity.CRITICAL if soon else Severity.WARNING,
+            sentence=f"{said} Without it the money is lost.",
+            count=total,
+            since=min(row[5] for row in rows),
+            action="See the disputes",
+            admin=address_of_list(Dispute),
+        )
+    ]
+
+
+def _until(deadlines: Sequence[datetime]) -> str:
+    if not deadlines:
+        return ""
+    first = min(deadlines).astimezone(UTC)
+    return f", the first {'was due' if first < datetime.now(UTC) else 'by'} {first:%Y-%m-%d %H:%M:%S} UTC"

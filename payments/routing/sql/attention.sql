@@ -1,0 +1,14 @@
+-- name: down
+-- Endpoints of enabled processors with an open breaker, or that report to be failing: each with the names of its processors.
+SELECT e.key, e.breaker, e.failing, e.breaker_changed_at, e.polled_at, e.failures,
+    array_agg(p.name ORDER BY t.slug, p.name), array_agg(t.slug ORDER BY t.slug, p.name)
+FROM payments_endpoint e
+JOIN payments_processor p ON p.kind || ':' || coalesce(nullif(p.url, ''), p.id::text) = e.key
+JOIN registry_tenant t ON t.id = p.tenant_id
+WHERE (e.breaker <> 'closed' OR e.failing) AND p.enabled AND (%(tenants)s::bigint[] IS NULL OR p.tenant_id = ANY(%(tenants)s::bigint[]))
+GROUP BY e.key
+ORDER BY e.breaker_changed_at LIMIT %(limit)s;
+
+-- name: routable
+-- Enabled processors, and the endpoints that they have.
+SELECT count(*), count(DISTINCT kind || ':' || coalesce(nullif(url, ''), id::text)) FROM payments_processor WHERE enabled;

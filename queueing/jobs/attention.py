@@ -1,0 +1,32 @@
+"""Source of attention: jobs that failed for good."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from queueing.models import Job
+from registry.data import database
+from registry.operators.attention import COUNTED, Item, Severity, counted, source
+from registry.operators.cells import address_of_list
+
+SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+
+
+@source("jobs.failed")
+async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
+    [(count, since, kinds)] = await database.fetch(
+        SQL["failed"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False
+    )
+    if not count:
+        return []
+    of = f" of {kinds} kinds" if kinds > 1 else ""
+    return [
+        Item(
+            severity=Severity.WARNING,
+            sentence=f"{counted(count, 'job')}{of} failed in every attempt. That work is not done.",
+            count=count,
+            since=since,
+            action="Retry",
+            page="/jobs/list?status=failed",
+            admin=address_of_list(Job, state="failed"),
+        )
+    ]

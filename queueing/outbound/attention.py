@@ -1,0 +1,53 @@
+"""Sources of attention: webhook deliveries that failed for good, and endpoints that were disabled."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from queueing.models import WebhookDelivery, WebhookEndpoint
+from registry.data import database
+from registry.operators.attention import COUNTED, Item, Severity, counted, source
+from registry.operators.cells import address_of_list
+
+SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+
+
+@source("deliveries.failed")
+async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
+    asked = {"tenants": tenant_ids, "limit": COUNTED}
+    [(count, since, endpoints)] = await database.fetch(SQL["failed"], asked, prepare=False)
+    if not count:
+        return []
+    said = f"{counted(count, 'webhook delivery', 'webhook deliveries')} to {counted(endpoints, 'endpoint')} failed in every attempt: "
+    return [
+        Item(
+            severity=Severity.NOTICE,
+            sentence=f"{said}the receivers do not know of these events.",
+            count=count,
+            since=since,
+            action="Deliver again",
+            page="/webhooks",
+            admin=address_of_list(WebhookDelivery, state="dead"),
+        )
+    ]
+
+
+@source("endpoints.disabled")
+async def disabled(tenant_ids: Sequence[int] | None) -> list[Item]:
+    asked = {"tenants": tenant_ids, "limit": COUNTED}
+    [(count, since, url)] = await database.fetch(SQL["disabled"], asked, prepare=False)
+    if not count:
+        return []
+    where = f" ({urlsplit(url).netloc})" if count == 1 else ""
+    is_off = "is disabled: its" if count == 1 else "are disabled: their"
+    return [
+        Item(
+            severity=Severity.WARNING,
+            sentence=f"{counted(count, 'webhook endpoint')}{where} {is_off} events wait until it is switched on again.",
+            count=count,
+            since=since,
+            action="Switch on",
+            page="/webhooks",
+            admin=address_of_list(WebhookEndpoint, enabled__exact=0),
+        )
+    ]

@@ -1,0 +1,17 @@
+-- name: failed
+-- Deliveries that failed for good, and how many endpoints they were for. By the partial index of dead deliveries.
+SELECT count(*), min(changed_at), count(DISTINCT endpoint_id)
+FROM (
+    SELECT changed_at, endpoint_id FROM queueing_webhookdelivery
+    WHERE closed = 'dead' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
+    LIMIT %(limit)s
+) d;
+
+-- name: disabled
+-- Endpoints that were switched off for a reason, such as failing for days. Those that their tenant switched off have none.
+SELECT count(*), min(changed_at), min(url)
+FROM (
+    SELECT changed_at, url FROM queueing_webhookendpoint
+    WHERE NOT enabled AND disabled_reason > '' AND deleted_at IS NULL AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
+    LIMIT %(limit)s
+) e;
