@@ -47,7 +47,7 @@ class SubscriptionAdmin(Reasoned):
 
     section, place, purpose = BILL, 2, "Who pays for which plan, and what follows when somebody does not."
     change_roles = SUPERUSERS
-    list_display = ["tenant_link", "plan", "state", "step", "trial_end", "period_end", "past_due_since"]
+    list_display = ["tenant", "plan", "state", "step", "trial_end", "period_end", "past_due_since"]
     list_filter = [TenantFilter, "status", "dunning", "plan"]
     list_select_related = ["tenant", "plan"]
     search_fields = ["tenant__slug", "stripe_customer__exact", "stripe_subscription__exact"]

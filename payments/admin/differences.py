@@ -30,7 +30,7 @@ KINDS = {
 class DifferenceAdmin(WithPayment, PaymentSearch):
     section, place, purpose = DECIDE, 2, "Where a processor's records and ours do not agree: re-check, book or close."
     paginator = CappedPaginator
-    list_display = ["look", "about", "processor", "ours", "theirs", "requested", "seen", "resolved", "tenant"]
+    list_display = ["look", "about", "processor", "ours", "theirs", "found", "resolved", "tenant"]
     list_filter = [resolutions(Difference.Resolution.choices), TenantFilter, "kind", since("found_at", "found")]
     list_select_related = ["tenant", "processor"]
     list_display_links = ["look"]
@@ -78,7 +78,7 @@ class DifferenceAdmin(WithPayment, PaymentSearch):
         if status not in ("", SUCCEEDED):
             return status_pill(status)
         if refunded:
-            return format_html("{}, refunded {}", money(amount, currency), money(refunded, currency))
+            return format_html("{}<br>refunded {}", money(amount, currency), money(refunded, currency))
         return money(amount, currency)
 
     @admin.display(description="requested at")

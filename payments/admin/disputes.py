@@ -22,7 +22,7 @@ def dispute_pill(status: str) -> SafeString:
 @admin.register(Dispute)
 class DisputeAdmin(WithPayment, PaymentHotList):
     section, place, purpose = LOOK_UP, 3, "What payers contest, and until when evidence is due."
-    list_display = ["label", "payment_link", "amount_text", "state", "why", "due", "opened", "tenant"]
+    list_display = ["label", "payment_link", "amount_text", "state", "why", "due", "tenant"]
     list_filter = [OneTenantFilter, since("opened_at", "opened")]
     list_display_links = ["label"]
     list_select_related = ["tenant", "processor"]

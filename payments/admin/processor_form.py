@@ -44,6 +44,7 @@ class ProcessorForm(ReasonedForm):
     url = forms.CharField(
         max_length=500,
         required=False,
+        label="URL",
         help_text="kind http: its URL; kind stripe: empty for Stripe itself",
         widget=forms.TextInput(attrs={"size": 60}),  # shows a whole address
     )

@@ -72,6 +72,8 @@ class ProcessorAdmin(DryRunPage, Attaching, Reasoned):
         return [(None, {"fields": first}), *shown, (None, {"fields": ["reason"]})]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change and "url" in form.changed_data:
+            obj.public_only = False  # entered by an operator of the service
         super().save_model(request, obj, form, change)
         if form.secrets:
             obj.secrets = accounts.sealed(obj, form.secrets)  # encrypted for its id, which a new one has only now

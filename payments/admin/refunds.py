@@ -42,7 +42,7 @@ StateFilter = choices_of(
 class RefundAdmin(WithPayment, PaymentHotList):
     section, place, purpose = LOOK_UP, 2, "What is being paid back, and what stopped on its way: retry or close."
     list_display = [
-        "short_id", "payment_link", "amount_text", "state", "why", "code", "stopped", "made_by", "created", "tenant",
+        "short_id", "payment_link", "amount_text", "state", "why", "code", "stopped", "created", "tenant",
     ]  # fmt: skip
     list_filter = [OneTenantFilter, StateFilter, since("created_at", "requested")]
     list_select_related = ["tenant", "processor"]

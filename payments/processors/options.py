@@ -38,7 +38,7 @@ OPTIONS: Final = (
         name="onlyByName",
         value=Value.FLAG,
         label="Only by name",
-        help="Routing ignores it: only payments that name it in `processor` use it.",
+        help="Routing ignores it: only payments that name it use it.",
     ),
     Option(
         name="longestDelay",

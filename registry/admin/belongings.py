@@ -16,6 +16,12 @@ class Belonging:
     words: str  # "keys"
     count: Callable[[Sequence[int]], dict[int, int]]  # tenant ids → how many, in one query
 
+    def counted(self, number: int) -> str:
+        """1 key, 2 keys."""
+        if number != 1:
+            return f"{number:,} {self.words}"
+        return f"1 {self.words[:-3]}y" if self.words.endswith("ies") else f"1 {self.words.removesuffix('s')}"
+
 
 def rows_by_tenant(queryset: models.QuerySet) -> Callable[[Sequence[int]], dict[int, int]]:
     """For small tables: a plain count per tenant."""

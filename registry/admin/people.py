@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from registry.operators.cells import exact
@@ -32,8 +33,9 @@ class PersonAdmin(UserAdmin):
     readonly_fields = ("last_login", "date_joined")
     filter_horizontal = ()
 
-    class Media:
-        css = {"all": ["registry/admin.css"]}
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """An account that is not active any more keeps its name for the audit log."""
+        return False
 
     @admin.display(description="created", ordering="date_joined")
     def joined(self, person: Any) -> SafeString | str:

@@ -67,7 +67,7 @@ class TenantAdmin(Attaching, Reasoned):
             " · ",
             "{}",
             (
-                (link_to_list(belonging.model, f"{count:,} {belonging.words}", tenant=tenant.slug),)
+                (link_to_list(belonging.model, belonging.counted(count), tenant=tenant.slug),)
                 for belonging, count in tenant.counted  # type: ignore[attr-defined]
             ),
         )

@@ -354,8 +354,8 @@ def test_a_tenants_page_links_to_what_belongs_to_it(operator, acme):
 
     seen = text(operator.get(listing(Tenant)))
 
-    assert '<a href="/admin/payments/processor/?tenant=acme">1 processors</a>' in seen
-    assert '<a href="/admin/registry/apikey/?tenant=acme">1 keys</a>' in seen
+    assert '<a href="/admin/payments/processor/?tenant=acme">1 processor</a>' in seen
+    assert '<a href="/admin/registry/apikey/?tenant=acme">1 key</a>' in seen
 
 
 def test_the_mode_of_a_tenant_cannot_be_changed(operator, acme):

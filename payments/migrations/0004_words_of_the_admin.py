@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("payments", "0002_return_url"),
+        ("payments", "0003_processor_public_only"),
     ]
 
     operations = [
