@@ -174,7 +174,11 @@ async def test_the_form_of_a_processor_has_fields_and_no_json(page: Page, rows, 
     await expect(page.get_by_text("Milliseconds before it answers.")).to_be_visible()
     assert "{" not in await page.locator("#processor_form").inner_text()
     await page.set_viewport_size(MODES["phone"]["viewport"])
-    print(await page.evaluate("[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 361).map(e => e.outerHTML.slice(0,120))"))
+    print(
+        await page.evaluate(
+            "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 361).map(e => e.outerHTML.slice(0,120))"
+        )
+    )
     await page.screenshot(path="/tmp/shots/proc-phone.png", full_page=True)
     await looks_right(page, "admin-processor", tmp_path, BRIEFLY)
     await page.screenshot(path="/tmp/shots/proc.png", full_page=True)

@@ -75,15 +75,15 @@ FROM queueing_worker GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 1000;
 
 -- name: began
 -- Record that a chore begins.
-INSERT INTO queueing_chorerun AS c (name, started_at) VALUES (%(name)s, now())
+INSERT INTO queueing_chorerun AS c (name, started_at) VALUES (%(name)s::text, now())
 ON CONFLICT (name) DO UPDATE SET started_at = now();
 
 -- name: ended
 -- Record how the latest run of a chore ended. `found` is what a chore that checks something found wrong.
-UPDATE queueing_chorerun SET finished_at = now(), error = %(error)s, found = %(found)s,
-    succeeded_at = CASE WHEN %(error)s = '' THEN now() ELSE succeeded_at END,
-    failing_since = CASE WHEN %(error)s = '' THEN NULL ELSE coalesce(failing_since, now()) END
-WHERE name = %(name)s;
+UPDATE queueing_chorerun SET finished_at = now(), error = %(error)s::text, found = %(found)s::text,
+    succeeded_at = CASE WHEN %(error)s::text = '' THEN now() ELSE succeeded_at END,
+    failing_since = CASE WHEN %(error)s::text = '' THEN NULL ELSE coalesce(failing_since, now()) END
+WHERE name = %(name)s::text;
 
 -- name: chores
 -- The latest run of each chore, and when the first chore ever ran.
