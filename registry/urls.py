@@ -12,6 +12,7 @@ from registry.edge import reference, static_files, status
 from registry.edge.api import OperationGroup, api
 from registry.edge.handler import lean
 from registry.edge.navigation import EVERYBODY, NavigationEntry, register
+from registry.operators.site import runbook
 from registry.tenants import api as tenants_api  # noqa: F401 - its routes are ninja's
 
 
@@ -60,7 +61,7 @@ urlpatterns = [
     *jobs.pages,
     *payments.pages,  # before ninja's, which answer "" with a 404
     *_lean(api.urls[0]),
-    path("admin/runbook/", admin.site.admin_view(admin.site.runbook), name="operators_runbook"),
+    path("admin/runbook/", admin.site.admin_view(runbook), name="operators_runbook"),
     path("admin/", admin.site.urls),
 ]
 

@@ -30,14 +30,14 @@ KINDS = {
 class DifferenceAdmin(WithPayment, PaymentSearch):
     section, place, purpose = DECIDE, 2, "Where a processor's records and ours do not agree: re-check, book or close."
     paginator = CappedPaginator
-    list_display = ["look", "about", "processor", "ours", "theirs", "found", "resolved", "tenant"]
+    list_display = ["look", "about", "processor", "ours", "theirs", "first_seen", "resolved", "tenant"]
     list_filter = [resolutions(Difference.Resolution.choices), TenantFilter, "kind", since("found_at", "found")]
     list_select_related = ["tenant", "processor"]
     list_display_links = ["look"]
     sortable_by = ()
     fields = (
         "look", "about", "correlation_id", "reference", "payment_link", "payment_status", "processor", "tenant", "ours",
-        "theirs", "requested", "found", "seen", "resolved", "resolved_at", "note",
+        "theirs", "requested", "first_seen", "seen", "resolved", "resolved_at", "note",
     )  # fmt: skip
     readonly_fields = fields
     actions = [operate.LOOK_AGAIN, operate.BOOK, operate.CLOSE]
@@ -86,7 +86,7 @@ class DifferenceAdmin(WithPayment, PaymentSearch):
         return exact(row.requested_at)
 
     @admin.display(description="first seen")
-    def found(self, row: Difference) -> SafeString | str:
+    def first_seen(self, row: Difference) -> SafeString | str:
         return exact(row.found_at)
 
     @admin.display(description="last seen")

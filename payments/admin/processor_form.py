@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from payments.processors.options import OPTIONS, Option, Value
+from payments.processors.options import OPTIONS, ProcessorOption, Value
 from payments.routing import accounts
 from registry.edge.typed_numbers import WholeNumberField
 from registry.errors import Problem
@@ -14,7 +14,7 @@ SECRET = {"size": 60, "autocomplete": "new-password"}
 PREFIX = "option_"  # of the names of fields of options
 
 
-def field_of(option: Option) -> forms.Field:
+def field_of(option: ProcessorOption) -> forms.Field:
     """The form field in which an option's value is entered."""
     given: dict[str, Any] = {"required": False, "label": option.label, "help_text": option.help}
     match option.value:

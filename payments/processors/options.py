@@ -19,7 +19,7 @@ class Value(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class ProcessorOption:
     """One option. `kinds` is empty for an option that every kind has."""
 
     name: str  # in Processor.options
@@ -34,26 +34,26 @@ class Option:
 
 
 OPTIONS: Final = (
-    Option(
+    ProcessorOption(
         name="onlyByName",
         value=Value.FLAG,
         label="Only by name",
         help="Routing ignores it: only payments that name it use it.",
     ),
-    Option(
+    ProcessorOption(
         name="longestDelay",
         value=Value.SECONDS,
         label="Longest delay",
         help="Seconds after which a payment that the processor does not know was certainly not booked. Empty: 120 for Stripe, else 30.",
     ),
-    Option(
+    ProcessorOption(
         name="publishableKey",
         value=Value.TEXT,
         kinds=STRIPE,
         label="Publishable key",
         help="pk_…, sent to the payer's browser.",
     ),
-    Option(
+    ProcessorOption(
         name="capture",
         value=Value.TEXT,
         kinds=STRIPE,
@@ -61,70 +61,70 @@ OPTIONS: Final = (
         help="Manual: amounts are authorized, and collected by POST /payments/{id}/capture.",
         choices=(("", "automatic"), ("manual", "manual")),
     ),
-    Option(
+    ProcessorOption(
         name="account",
         value=Value.TEXT,
         kinds=STRIPE,
         label="Connected account of events",
         help="acct_…: only its events count, of an endpoint that receives those of connected accounts.",
     ),
-    Option(
+    ProcessorOption(
         name="destination",
         value=Value.TEXT,
         kinds=STRIPE,
         label="Destination account",
         help="acct_…: the connected account that receives the payments.",
     ),
-    Option(
+    ProcessorOption(
         name="applicationFee",
         value=Value.SHARE,
         kinds=STRIPE,
         label="Application fee",
         help="The platform's share of payments to the destination account: 0.05 is 5 %. Empty: the share of the tenant's plan.",
     ),
-    Option(
+    ProcessorOption(
         name="delay",
         value=Value.MILLISECONDS,
         kinds=SANDBOX,
         label="Delay",
         help="Milliseconds before it answers.",
     ),
-    Option(
+    ProcessorOption(
         name="decline",
         value=Value.SHARE,
         kinds=SANDBOX,
         label="Share declined",
         help="0.1 declines one payment of ten.",
     ),
-    Option(
+    ProcessorOption(
         name="failing",
         value=Value.FLAG,
         kinds=SANDBOX,
         label="Simulate failures",
         help="It books nothing and answers with an error.",
     ),
-    Option(
+    ProcessorOption(
         name="hang",
         value=Value.FLAG,
         kinds=SANDBOX,
         label="Simulate silence",
         help="It books, and never answers.",
     ),
-    Option(
+    ProcessorOption(
         name="refundDecline",
         value=Value.SHARE,
         kinds=SANDBOX,
         label="Share of refunds declined",
         help="0.1 declines one refund of ten.",
     ),
-    Option(
+    ProcessorOption(
         name="refundFailing",
         value=Value.FLAG,
         kinds=SANDBOX,
         label="Simulate failures of refunds",
         help="It refunds nothing and answers with an error.",
     ),
-    Option(
+    ProcessorOption(
         name="refundHang",
         value=Value.FLAG,
         kinds=SANDBOX,

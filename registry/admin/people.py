@@ -23,7 +23,7 @@ class PersonAdmin(UserAdmin):
 
     section, place, purpose = ACCESS, 4, "Accounts, passwords, superusers."
     list_display = ["username", "email", "is_staff", "is_superuser", "is_active", "joined", "signed_in"]
-    list_filter: ClassVar[list[str]] = ["is_staff", "is_superuser", "is_active"]
+    list_filter: ClassVar[Any] = ["is_staff", "is_superuser", "is_active"]
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Name", {"fields": ("first_name", "last_name", "email")}),

@@ -39,7 +39,7 @@ class OperationsSite(admin.AdminSite):
 
     # -- The first page ------------------------------------------------------------------------------------------
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """What needs attention of the person's tenants, a superuser's of the service too. The page asks again for that part."""
         scope = scope_of(request)
         found = report_sync(None if scope.everything else scope.tenants())
@@ -51,11 +51,6 @@ class OperationsSite(admin.AdminSite):
         if request.headers.get("HX-Request"):
             return TemplateResponse(request, "admin/_attention.html", context)
         return super().index(request, {**context, **(extra_context or {})})
-
-    def runbook(self, request: HttpRequest) -> HttpResponse:
-        """What each item means, what to check and what to do."""
-        context = {**self.each_context(request), "title": "Runbook", "sections": list(sections().values())}
-        return TemplateResponse(request, "admin/runbook.html", context)
 
     # -- Models --------------------------------------------------------------------------------------------------
 
@@ -88,9 +83,15 @@ class OperationsSite(admin.AdminSite):
 
     def app_index(
         self, request: HttpRequest, app_label: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    ) -> HttpResponse:  # type: ignore[override]  # it redirects
         """Apps have no page of their own: the first page has all sections."""
         return redirect("admin:index")
+
+
+def runbook(request: HttpRequest) -> HttpResponse:
+    """The page of the runbook: what each item means, what to check and what to do."""
+    context = {**admin.site.each_context(request), "title": "Runbook", "sections": list(sections().values())}
+    return TemplateResponse(request, "admin/runbook.html", context)
 
 
 def _shown(item: Item) -> dict[str, Any]:
