@@ -405,6 +405,16 @@ def test_every_states_colour_stands_in_the_style_sheet():
     assert [look.colour for look in LOOKS.values() if f"--{look.colour}" not in css] == []
 
 
+def test_the_admin_has_the_colours_of_the_other_pages():
+    """Its style sheet comes after Django's and cannot load that of the pages."""
+    files = [(PROJECT / "registry/static/registry" / name).read_text() for name in ("app.css", "admin.css")]
+    pages, of_admin = ({m[1]: m[2] for m in re.finditer(r"(--\w[\w-]*): (light-dark\([^;]+)", css)} for css in files)
+
+    names = set(pages) & set(of_admin)
+    assert names >= {"--ink", "--paper", "--accent", "--red", "--green", "--amber"}
+    assert {name: of_admin[name] for name in names} == {name: pages[name] for name in names}
+
+
 def test_every_state_can_be_reached_and_only_final_ones_have_no_transition_but_a_replay():
     assert [status for status in Status if not sources_of(status)] == []
     assert {status for status, targets in ARROWS.items() if not targets - {Status.QUEUED}} == TERMINAL

@@ -81,9 +81,9 @@ class OperationsSite(admin.AdminSite):
                 "models": models,
             }
 
-    def app_index(
+    def app_index(  # type: ignore[override]  # it redirects
         self, request: HttpRequest, app_label: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:  # type: ignore[override]  # it redirects
+    ) -> HttpResponse:
         """Apps have no page of their own: the first page has all sections."""
         return redirect("admin:index")
 

@@ -88,6 +88,17 @@ def test_the_form_suggests_the_rest_and_names_errors(operator, acme):
     assert not AuditEntry.objects.exists()
 
 
+def test_the_typed_reason_is_shown_with_the_refund(operator, acme):
+    payment = paid(acme)
+
+    refund_form(operator, payment, amount="5")
+
+    refund = Refund.objects.get()
+    assert refund.reason == WHY
+    for address in (listing(Refund), page(refund), page(payment)):
+        assert WHY in text(operator.get(address)), address
+
+
 def test_a_card_number_is_refused_as_a_reason(operator, acme):
     answer = text(refund_form(operator, paid(acme), reason="paid with 4242.4242.4242.4242"))
 

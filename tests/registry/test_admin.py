@@ -484,6 +484,16 @@ def test_every_list_costs_as_many_queries_for_many_rows_as_for_one(operator, acm
     assert costs() == one
 
 
+def test_apps_have_no_page_of_their_own(operator):
+    assert operator.get("/admin/payments/").url == reverse("admin:index")
+
+
+def test_every_page_names_its_section_and_what_one_comes_for():
+    unnamed = [m.__name__ for m, site in admin.site._registry.items() if not (site.purpose and site.section.place < 8)]
+
+    assert unnamed == []
+
+
 def test_no_page_holds_inline_style_or_script(operator, acme):
     payment = make_payment(acme, status=SUCCEEDED, processor=make_processor(acme))
     letter = make_dead_letter(payment)
