@@ -9,7 +9,7 @@ from registry.data.creation import in_one_step
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("queueing", "0004_words_of_the_admin"),
+        ("queueing", "0005_words_of_the_admin"),
     ]
 
     operations = in_one_step(

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("queueing", "0003_callbacks"),
+        ("queueing", "0004_lost_attempts"),
     ]
 
     operations = [
