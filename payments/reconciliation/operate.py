@@ -200,7 +200,7 @@ async def _resolve(difference: Difference, resolution: Resolution, actor: str, r
 
 
 def _moved(difference: Difference, *events: live.Event) -> Moved:
-    target = f"difference {difference.pk}: {difference.kind} {difference.key}"
+    target = f"discrepancy {difference.pk}: {difference.kind} {difference.key}"
     return Moved(target=target, tenant_id=difference.tenant_id, events=events)
 
 

@@ -30,6 +30,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 migrations.AlterField(
+                    model_name="webhookendpoint",
+                    name="ordered",
+                    field=models.BooleanField(
+                        db_default=False,
+                        help_text="the next event of an object waits until the one before is delivered or has failed",
+                    ),
+                ),
+                migrations.AlterField(
                     model_name="webhookdelivery",
                     name="status",
                     field=models.CharField(

@@ -39,7 +39,7 @@ class WebhookEndpoint(AsyncModelMixin, models.Model):
         default=list, help_text='types such as payment.succeeded, beginnings such as "payment.", or "*"'
     )
     ordered = models.BooleanField(
-        db_default=False, help_text="the next event of an object waits until the one before is delivered or given up"
+        db_default=False, help_text="the next event of an object waits until the one before is delivered or has failed"
     )
     callback = models.BooleanField(db_default=False, editable=False)
     enabled = models.BooleanField(db_default=True)

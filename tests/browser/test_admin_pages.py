@@ -27,7 +27,7 @@ DATES = re.compile(r"\d{4}-\d\d-\d\d(?![\w-])|\b\d\d?:\d\d\b|\b[ap]\.m\.|\b(Jan|
 WIDTHS = """() => [document.documentElement, ...document.querySelectorAll(".results")].map((e) => [e.scrollWidth, e.clientWidth])"""
 # What a person would have to guess, in the words of tables and of earlier pages.
 BETTER_SAID = (
-    "object (", "1 at 1", "given up", "owed since", "will be touched", "the fence", "look again", "difference", "rehearse",
+    "object (", "1 at 1", "given up", "owed since", "will be touched", "the fence", "look again", "differences", "rehearse",
     "why this one", "answers in", "says at least", "endpoints of",
 )  # fmt: skip
 SMALLEST = 24  # CSS pixels (WCAG 2.5.8)
@@ -130,7 +130,7 @@ async def test_an_item_leads_to_where_it_is_resolved_and_is_gone_after_that(page
     await page.get_by_label("Why").fill(WHY)
     await page.get_by_role("button", name="Close without replay").click()
 
-    await expect(page.get_by_text("Close without replay: 2 done.")).to_be_visible()
+    await expect(page.get_by_text("Close without replay: done for 2.")).to_be_visible()
     await page.goto("/admin/")
     await expect(page.locator("[data-item='payments.dead_letters']")).to_have_count(0)
 
