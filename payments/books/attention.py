@@ -11,7 +11,7 @@ from registry.data import database
 from registry.operators.attention import Item, Severity, counted, source
 from registry.operators.cells import address_of_list
 
-SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "attention_books.sql")
 LATE = timedelta(seconds=PROVE_EVERY * 2.5)  # two proofs were missed
 WRONG = {
     "unbalanced": "payments, refunds or disputes whose lines do not add up to zero",

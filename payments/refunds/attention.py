@@ -11,7 +11,7 @@ from registry.data import database
 from registry.operators.attention import COUNTED, Item, Severity, counted, source
 from registry.operators.cells import address_of_list
 
-SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "attention_refunds.sql")
 WANT_ANSWER = ["needs_response", "warning_needs_response"]
 SOON = timedelta(days=3)
 

@@ -9,7 +9,7 @@ from registry.data import database
 from registry.operators.attention import Item, Severity, counted, source
 from registry.operators.cells import address_of_list
 
-SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "attention_routing.sql")
 LISTED = 10  # endpoints with a line of their own
 NAMED = 3  # processors named of each
 

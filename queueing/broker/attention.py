@@ -8,7 +8,7 @@ from registry.data import database
 from registry.operators.attention import COUNTED, Item, Severity, counted, source
 from registry.operators.cells import address_of_list
 
-SQL = database.statements(Path(__file__).parent / "sql" / "attention.sql")
+SQL = database.statements(Path(__file__).parent / "sql" / "attention_broker.sql")
 
 
 @source("messages.dead")

@@ -132,6 +132,7 @@ CHORE = "a chore that goes through everything, a slice at a time"
 OPERATOR = "an operator's command, for all of a queue or group"
 INSERT = "adds a row, looks nothing up"
 PART = "a part of the statement of an export"
+HOME = "read for the operators' home, from a bounded number of rows"
 
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("broker/push", "broker/claim", "broker/complete", "broker/reschedule"), OWN_TEST),
@@ -142,6 +143,7 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("console/partitions", "console/count_partitions", "console/options", "console/open_among"), ALL),
     **{f"{file}/{name}": CHORE for file in ("rotation",) for name in SQL[file]},
     **{f"export/{name}": PART for name in SQL["export"]},
+    **{f"attention_broker/{name}": HOME for name in SQL["attention_broker"]},
     **dict.fromkeys((f"retention/{name}" for name in ("aged", "completed", "waited", "dropped", "remove_dead_letters", "remove_partition",
         "empty_partitions", "traffic_queues", "remove_traffic", "remove_traces", "tenants", "forget_ended")), CHORE),
     **dict.fromkeys(("broker/lock_partitions", "broker/set_cursors", "dead_letters/purge", *(f"manage/{name}" for name in ("configure",
