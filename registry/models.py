@@ -1,8 +1,10 @@
-"""Models of tenants, API keys, memberships, the audit trail and switches."""
+"""Models of tenants, API keys, the log of their requests, memberships, the audit trail and switches."""
 
 from typing import Self
+from zoneinfo import available_timezones
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
@@ -16,6 +18,12 @@ from registry.currencies import known_currency
 PATIENCE = 300  # milliseconds
 LONGEST_PATIENCE = 60_000  # milliseconds
 SLUG = RegexValidator(r"^[a-z0-9][a-z0-9-]{0,62}\Z", "lower-case letters, digits and hyphens, at most 63")
+
+
+def known_time_zone(name: str) -> None:
+    """Validate the name of a time zone of a model. Raises ValidationError."""
+    if name not in available_timezones():
+        raise ValidationError("%(name)s is not an IANA time zone such as America/Sao_Paulo.", params={"name": name})
 
 
 class Tenant(AsyncModelMixin, models.Model):
@@ -66,6 +74,13 @@ class Tenant(AsyncModelMixin, models.Model):
         ),
     )
     settings = models.JSONField(default=dict, blank=True)
+    time_zone = models.CharField(
+        max_length=64,
+        default="UTC",
+        db_default="UTC",
+        validators=[known_time_zone],
+        help_text="IANA name, such as America/Sao_Paulo: of the dates that its members enter in lists",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -109,6 +124,32 @@ class ApiKey(AsyncModelMixin, models.Model):
 
     def __str__(self) -> str:
         return self.prefix
+
+
+class ApiRequest(AsyncModelMixin, models.Model):
+    """An API request made with a key. registry.edge.request_log writes it: errors all, successes sampled; kept for 7 days."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "id")
+    tenant = models.ForeignKey(Tenant, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    id = models.BigIntegerField(help_text="microseconds since 1970, followed by ten random bits")
+    at = models.DateTimeField()
+    key = models.CharField(max_length=16, help_text="prefix of the API key")
+    method = models.CharField(max_length=8)
+    path = models.CharField(max_length=300, help_text="without the query")
+    status = models.SmallIntegerField()
+    code = models.CharField(max_length=64, blank=True, help_text="last part of the problem's type; empty for a success")
+    duration = models.IntegerField(help_text="microseconds until the answer was ready")
+    request_id = models.CharField(max_length=64)
+
+    objects = models.Manager()
+    async_objects = AsyncManager.from_queryset(AsyncQuerySet)()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "API request"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}: {self.status}"
 
 
 class Membership(AsyncModelMixin, models.Model):

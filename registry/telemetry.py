@@ -89,11 +89,13 @@ QUEEN = {
     )
 }
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
+REQUEST_LOG = Counter("registry_request_log_total", "Entries of the log of API requests", ["outcome"])
 
 # Context of the current work; every log line carries it.
 REQUEST: ContextVar[str] = ContextVar("request_id", default="")
 TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id where the slug is unknown
 PAYMENT: ContextVar[str] = ContextVar("payment", default="")  # correlation id
+CALLER: ContextVar[tuple[int, str] | None] = ContextVar("caller", default=None)  # tenant id and prefix of the API key
 
 
 def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -30,7 +30,9 @@ RESUME = guarded(
 
 async def _revoke(confirmed: Confirmed) -> Done:
     async def one(key: ApiKey) -> bool:
-        return await keys.revoke(prefix=key.prefix, actor=confirmed.actor, reason=confirmed.reason)
+        return await keys.revoke(
+            tenant_id=key.tenant_id, prefix=key.prefix, actor=confirmed.actor, reason=confirmed.reason
+        )
 
     return await each(confirmed.action.rows, one)
 

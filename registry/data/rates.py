@@ -9,7 +9,7 @@ from contextlib import suppress
 from django.conf import settings
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
+from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from limits.util import WindowStats
 
 from registry.data import identity, redis_health
@@ -47,3 +47,18 @@ async def count(limit: RateLimitItem, *subject: str, cost: int = 1) -> tuple[boo
         return None
     redis_health.record_success(USE)
     return allowed, window
+
+
+async def spend(limit: RateLimitItem, *subject: str, cost: int = 1) -> bool:
+    """Whether `cost` more fits into the window of `limit`, which begins with the first call. One number is stored per subject,
+    where `count` stores each call. True while Redis is unavailable."""
+    if redis_health.is_paused(USE):
+        return True
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            fits = await FixedWindowRateLimiter(limiters.get().storage).hit(limit, *subject, cost=cost)
+    except Exception as error:
+        redis_health.record_error(USE, error)
+        return True
+    redis_health.record_success(USE)
+    return fits

@@ -9,6 +9,7 @@ import io
 import logging
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from django.urls import Resolver404, ResolverMatch, get_resolver
 
 from registry import telemetry
 from registry.data import database
-from registry.edge import heads
+from registry.edge import heads, request_log
 from registry.edge.api import problem_response
 from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
 
@@ -96,40 +97,55 @@ class LeanHandler(ASGIHandler):
         await self.handle(scope, _replay(body, receive), _with_request_id(send, rid))
 
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
-        request: HttpRequest | None = None
-        problem = getattr(match.func, "problem", problem_response)  # the queue's problems have one more member
+        began = time.perf_counter()
+        telemetry.CALLER.set(None)
+        fault: Problem | None = None
         try:
-            limit = match.func.max_body
-            if scope["method"] == "OPTIONS":  # a browser's preflight has neither a key nor a body
-                limit = min(limit, settings.MAX_BODY)
-            elif limit > settings.MAX_BODY:  # an unauthorized caller must not make us hold a large body
-                await match.func.admit(scope)
-            body = await read_body(scope, receive, limit)
-            request = self.request_class(scope, io.BytesIO(body))
-            request._body = body  # in memory already: Django need not read the stream again
-            request.resolver_match = match
-            request.method = "GET" if scope["method"] == "HEAD" else request.method  # `answer` leaves the body out
-            request.receive = receive  # type: ignore[attr-defined]
-            response = await match.func(request, *match.args, **match.kwargs)
+            response = await self.respond(match, scope, receive)
             if response.status_code == 405 and response.get("Content-Type", "").startswith("text/"):
-                response = problem(MethodNotAllowed(headers={"Allow": response.get("Allow", "")}))
+                fault = MethodNotAllowed(headers={"Allow": response.get("Allow", "")})
         except ClientGone:
             return
         except Problem as error:
-            response = problem(error)
+            fault = error
         except SuspiciousOperation as error:  # a foreign Host, too many parameters
-            response = problem(Malformed(str(error)[:200]))
+            fault = Malformed(str(error)[:200])
         except (Http404, UnicodeDecodeError):
-            response = problem(NotFound())
+            fault = NotFound()
         except Exception as error:
-            refusal: Problem | None = database.unavailable(error)
-            if refusal is None:
+            fault = database.unavailable(error)
+            if fault is None:
                 log.exception("unhandled error", extra={"path": scope["path"]})
-                refusal = Problem("something went wrong here; it has been logged under this request id")
-            response = problem(refusal)
+                fault = Problem("something went wrong here; it has been logged under this request id")
         finally:
             await database.release()
+        if fault is not None:
+            # The queue's problems have one more member.
+            response = getattr(match.func, "problem", problem_response)(fault)
+        request_log.record(
+            method=scope["method"],
+            path=scope["path"],
+            status=response.status_code,
+            code=fault.type.rpartition(":")[2] if fault else "",
+            began=began,
+            request_id=rid,
+        )
         await self.answer(response, scope, receive, send, rid)
+
+    async def respond(self, match: Any, scope: dict, receive: Callable) -> HttpResponseBase:
+        """The view's response. Raises what the view raises, ClientGone, and the problems of `read_body`."""
+        limit = match.func.max_body
+        if scope["method"] == "OPTIONS":  # a browser's preflight has neither a key nor a body
+            limit = min(limit, settings.MAX_BODY)
+        elif limit > settings.MAX_BODY:  # an unauthorized caller must not make us hold a large body
+            await match.func.admit(scope)
+        body = await read_body(scope, receive, limit)
+        request = self.request_class(scope, io.BytesIO(body))
+        request._body = body  # in memory already: Django need not read the stream again
+        request.resolver_match = match
+        request.method = "GET" if scope["method"] == "HEAD" else request.method  # `answer` leaves the body out
+        request.receive = receive  # type: ignore[attr-defined]
+        return await match.func(request, *match.args, **match.kwargs)
 
     async def answer(
         self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes

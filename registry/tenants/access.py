@@ -125,6 +125,7 @@ async def authenticate(authorization: str | None, *, keyless: bool = False) -> P
     if principal is None:
         raise Unauthorized
     telemetry.TENANT.set(principal.slug)
+    telemetry.CALLER.set((principal.tenant_id, principal.key))
     return principal
 
 
@@ -180,8 +181,13 @@ async def create_tenant(
     return tenant
 
 
-def _new_key() -> tuple[str, str]:
-    prefix, secret = secrets.token_hex(6), base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+def new_prefix() -> str:
+    """A prefix that no key has."""
+    return secrets.token_hex(6)
+
+
+def _new_key(prefix: str) -> tuple[str, str]:
+    secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     return prefix, f"rk_{prefix}_{secret}"
 
 
@@ -196,11 +202,12 @@ def unsaved_key(
     name: str = "",
     expires_at: datetime | None = None,
     rate_limit: str = "",
+    prefix: str = "",
 ) -> tuple[ApiKey, str]:
     """A new key that is not saved yet, and its plain text `rk_PREFIX_SECRET`, which is never stored."""
     if rate_limit:
         parse_limit(rate_limit)  # raises ValueError
-    prefix, plain = _new_key()
+    prefix, plain = _new_key(prefix or new_prefix())
     key = ApiKey(
         tenant=tenant,
         prefix=prefix,
@@ -220,6 +227,7 @@ async def issue_key(*, tenant: Tenant, scopes: list[str], **options: Any) -> tup
     return key, plain
 
 
-async def revoke_key(*, prefix: str) -> bool:
-    """Revoke a key; every process refuses it within a second. False when it was revoked before or does not exist."""
-    return bool(await ApiKey.async_objects.filter(prefix=prefix, revoked_at=None).aupdate(revoked_at=Now()))
+async def revoke_key(*, tenant_id: int, prefix: str) -> bool:
+    """Revoke a key of the tenant; every process refuses it within a second. False when it was revoked before or does not exist."""
+    mine = ApiKey.async_objects.filter(tenant_id=tenant_id, prefix=prefix, revoked_at=None)
+    return bool(await mine.aupdate(revoked_at=Now()))

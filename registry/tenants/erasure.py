@@ -25,6 +25,7 @@ ROWS = 1000  # per transaction, so that locks are held for milliseconds
 PERSONAL: dict[str, dict[str, str]] = {
     "registry.Tenant": {"name": "t.slug", "settings": "'{}'"},
     "registry.ApiKey": {"name": "''"},
+    "registry.ApiRequest": {"path": "''"},  # names of queues and partitions, which may be people's
 }
 # Label → SQL condition of the tenant's rows, for tables without tenant_id.
 OWNED: dict[str, str] = {"registry.Tenant": "t.id = %(tenant)s"}

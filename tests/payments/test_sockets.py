@@ -153,7 +153,7 @@ async def test_the_stream_of_another_tenant_shows_none_of_these_payments(api: Ap
 async def test_keys_without_the_read_scope_revoked_or_invented_are_4401(server: str, tenant):
     writer, revoked = await make_key(tenant, "write"), await make_key(tenant)
     async with database.own_connection():
-        await access.revoke_key(prefix=revoked.split("_")[1])
+        await access.revoke_key(tenant_id=tenant.pk, prefix=revoked.split("_")[1])
     codes = []
 
     for key in (writer, revoked, "rk_000000000000_invented", "nonsense"):
@@ -675,7 +675,7 @@ async def test_a_socket_ends_within_seconds_of_its_key_s_revocation(api: Api, te
         assert await socket.receive_json() == {"type": "pong"}
 
         async with database.own_connection():
-            await access.revoke_key(prefix=key.split("_")[1])
+            await access.revoke_key(tenant_id=tenant.pk, prefix=key.split("_")[1])
         message = await socket.receive(timeout=5)
 
     assert (message.type, socket.close_code) == (aiohttp.WSMsgType.CLOSE, 4401)

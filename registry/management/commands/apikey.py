@@ -74,17 +74,22 @@ class Command(AsyncCommand):
 
     async def do_revoke(self, *, prefix: str, **_: Any) -> None:
         prefix = _bare(prefix)
-        if not await keys.revoke(prefix=prefix, actor=actor()):
-            known = await ApiKey.async_objects.filter(prefix=prefix).aexists()
-            raise CommandError(f"the key {prefix} was revoked before" if known else f"there is no key {prefix!r}")
+        key = await _key(prefix)
+        if key is None:
+            raise CommandError(f"there is no key {prefix!r}")
+        if not await keys.revoke(tenant_id=key.tenant_id, prefix=prefix, actor=actor()):
+            raise CommandError(f"the key {prefix} was revoked before")
         self.stdout.write(f"The key {prefix} is revoked.")
 
     async def do_rotate(self, *, prefix: str, grace: int, json: bool, **_: Any) -> None:
         if grace < 0:
             raise CommandError("--grace wants seconds, 0 or more")
         prefix = _bare(prefix)
-        made = await keys.rotate(prefix=prefix, actor=actor(), grace=timedelta(seconds=grace))
-        if made is None:
+        old = await _key(prefix)
+        made = old and await keys.rotate(
+            tenant_id=old.tenant_id, prefix=prefix, actor=actor(), grace=timedelta(seconds=grace)
+        )
+        if not made:
             raise CommandError(f"there is no usable key {prefix!r} to rotate")
         key, plain = made
         tenant = key.tenant.slug
@@ -93,6 +98,10 @@ class Command(AsyncCommand):
     def _show(self, key: ApiKey, plain: str, tenant: str, json: bool) -> None:
         data = {"tenant": tenant, "prefix": key.prefix, "scopes": key.scopes, "apiKey": plain}
         self.report(f"API key of {tenant} ({', '.join(key.scopes)}), shown this once: {plain}", data, as_json=json)
+
+
+async def _key(prefix: str) -> ApiKey | None:
+    return await ApiKey.async_objects.filter(prefix=prefix).afirst()
 
 
 def _bare(prefix: str) -> str:
