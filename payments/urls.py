@@ -7,10 +7,12 @@ from django.urls import path
 from payments.api import accept, batch, changes, events, payments  # noqa: F401 - the routes of two are ninja's
 from payments.billing import api as billing_api
 from payments.billing.pages import password, plan, signup
+from payments.billing.pages import team as _team  # noqa: F401 - a part of the page of the team
 from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
 from payments.pages import home, payer, payment
 from payments.pages import payments as payment_pages
+from payments.pages import settings as _settings  # noqa: F401 - a part of the page of settings
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
 from payments.refunds import pages as refund_pages
 from payments.routing.pages import processors as processor_pages

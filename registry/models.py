@@ -151,6 +151,11 @@ class ApiRequest(AsyncModelMixin, models.Model):
     def __str__(self) -> str:
         return f"{self.method} {self.path}: {self.status}"
 
+    @property
+    def took(self) -> float:
+        """Seconds."""
+        return self.duration / 1_000_000
+
 
 class Membership(AsyncModelMixin, models.Model):
     """A person's role in a tenant."""

@@ -12,6 +12,7 @@ from registry.edge import reference, static_files, status
 from registry.edge.api import OperationGroup, api
 from registry.edge.handler import lean
 from registry.edge.navigation import EVERYBODY, NavigationEntry, register
+from registry.operators import urls as tenant_pages
 from registry.operators.site import runbook
 from registry.tenants import api as tenants_api  # noqa: F401 - its routes are ninja's
 
@@ -56,6 +57,7 @@ urlpatterns = [
     path("metrics", status.metrics),
     path("openapi.json", status.openapi),
     path("docs", reference.docs, name="docs"),
+    *tenant_pages.urlpatterns,
     *queue_pages.urlpatterns,
     *webhook_pages.urlpatterns,
     *jobs.pages,

@@ -28,6 +28,10 @@ def link(invitation: Invitation) -> str:
     return f"/invitation/{signing.dumps([invitation.tenant_id, invitation.pk], salt=SALT)}"
 
 
+def is_expired(invitation: Invitation) -> bool:
+    return datetime.now(UTC) - invitation.created_at >= INVITED_FOR
+
+
 async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -> Invitation:
     """Invite an address. A second invitation changes the role and renews the link.
 
@@ -87,8 +91,7 @@ async def read(token: str) -> Invitation:
     except (signing.BadSignature, ValueError, TypeError):
         raise InvitationInvalid from None
     found = await Invitation.async_objects.select_related("tenant").filter(tenant_id=tenant_id, pk=pk).afirst()
-    fresh = found is not None and datetime.now(UTC) - found.created_at < INVITED_FOR
-    if found is None or not fresh or found.accepted_at or found.tenant.status != Tenant.Status.ACTIVE:
+    if found is None or is_expired(found) or found.accepted_at or found.tenant.status != Tenant.Status.ACTIVE:
         raise InvitationInvalid
     return found
 

@@ -1,10 +1,11 @@
-"""Guarded actions on jobs, of the console's page of a job and of the admin: cancel, and retry what has failed."""
+"""Guarded actions on jobs, of the console and of the admin: cancel, retry what has failed, export all data of a tenant."""
 
 from django.http import Http404, HttpResponse
 from psycopg import AsyncConnection
 
 from queueing.jobs import lifecycle
-from queueing.jobs.store import QUEUE
+from queueing.jobs.requests import of_service
+from queueing.jobs.store import QUEUE, submit
 from queueing.models import Job, JobStatus
 from queueing.templatetags.queues import address
 from queueing.work import waking
@@ -14,6 +15,7 @@ from registry.errors import Problem
 from registry.operators.confirm import Action, Confirmed, Perform, asked, confirm
 from registry.operators.decide import Done, Moved, decide
 from registry.operators.rows import guarded
+from registry.tenants import audit
 
 OPEN = (JobStatus.QUEUED, JobStatus.RUNNING)
 FROM = {"cancel": OPEN, "retry": (JobStatus.FAILED,)}  # the states in which each applies
@@ -91,6 +93,44 @@ async def _change(change: str, job: Job, confirmed: Confirmed) -> bool:
 
     action, actor, reason = confirmed.action.name, confirmed.actor, confirmed.reason
     return bool(await decide(action=action, actor=actor, reason=reason, move=move, wake=wake))
+
+
+# -- The export of a tenant --------------------------------------------------------------------------------------
+
+EXPORT = "tenant.export"
+
+
+async def export_tenant(request: PageRequest, visitor: Visitor) -> HttpResponse:
+    async def perform(confirmed: Confirmed) -> Done:
+        job = of_service(EXPORT, {}, tenant_id=visitor.tenant.pk, unique_key="console")
+        receipt = await submit(job)
+        if receipt.at_work:
+            return Done(rows=0, warnings=["An export is being written already."])
+        await audit.record(
+            actor=confirmed.actor,
+            action="tenant.export",
+            target=f"job {receipt.id}",
+            tenant_id=visitor.tenant.pk,
+            reason=confirmed.reason,
+        )
+        return Done(rows=1)
+
+    action = Action(
+        name="tenant.export",
+        label="Export all data",
+        target=visitor.tenant.name,
+        count=1,
+        noun="file",
+        plural="files",
+        warning=(
+            "A job writes all rows of this tenant into a file, personal data included. Members who may operate can "
+            "download it from the job's page until it expires. Nothing is changed."
+        ),
+        perform=perform,
+        back=address("settings", tenant=visitor.tenant.slug),
+        fields=[("do", "export")],
+    )
+    return await confirm(request, visitor, action)
 
 
 # -- In the admin --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from django.urls import path
 
 from queueing.jobs.api import callbacks, jobs, schedules, submit  # noqa: F401 - most routes are ninja's
 from queueing.jobs.api.sockets import JobsSocket
+from queueing.jobs.pages import export as _export  # noqa: F401 - a part of the page of settings
 from queueing.jobs.pages import jobs as job_pages
 from queueing.jobs.pages import schedules as schedule_pages
 from queueing.jobs.pages import workers as worker_pages

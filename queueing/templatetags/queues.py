@@ -2,12 +2,11 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from django import template
-from django.urls import reverse
 
 from queueing.models.broker import QUEUE_MODE
+from registry.edge.pages import console_address
 from registry.templatetags import figures
 
 register = template.Library()
@@ -54,9 +53,7 @@ WIDTH, HEIGHT = 96, 24  # of a sparkline, in its own units
 # -- Addresses ---------------------------------------------------------------------------------------------
 
 
-def address(name: str, *args: Any, tenant: str, **query: Any) -> str:
-    """Address of a console page for a tenant."""
-    return f"{reverse(name, args=args)}?{urlencode({'tenant': tenant, **query})}"
+address = console_address
 
 
 @register.simple_tag(takes_context=True)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from registry.edge.viewer import MAY_OWN, Visitor
+from registry.edge.viewer import MAY_ACT, MAY_OWN, Visitor
 
 GROUPS = ("", "Operations", "Developers", "Account")  # headings, in this order; the first entries stand without one
 EVERYBODY = "everybody"  # guests of the open tenant too
 MEMBERS = "members"
+OPERATORS = "operators"  # owners too
 OWNERS = "owners"
 
 
@@ -67,7 +68,8 @@ def current_entry(path: str) -> NavigationEntry | None:
 def _may_open(visitor: Visitor, entry: NavigationEntry) -> bool:
     if entry.shown_to == EVERYBODY:
         return True
-    return visitor.role in MAY_OWN if entry.shown_to == OWNERS else bool(visitor.role)
+    roles = {OPERATORS: MAY_ACT, OWNERS: MAY_OWN}.get(entry.shown_to)
+    return bool(visitor.role) if roles is None else visitor.role in roles
 
 
 def _address(entry: NavigationEntry, visitor: Visitor) -> str:

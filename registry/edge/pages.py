@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 from django_htmx.middleware import HtmxDetails
@@ -125,7 +126,12 @@ async def nowhere(request: HttpRequest) -> HttpResponse:
     return redirect(f"{settings.LOGIN_URL}?{urlencode({'next': request.get_full_path()})}")
 
 
-# -- Example commands on pages ------------------------------------------------------------------------------
+# -- Addresses and example commands on pages ------------------------------------------------------------------------------
+
+
+def console_address(name: str, *args: Any, tenant: str, **query: Any) -> str:
+    """The address of a page of the console for a tenant."""
+    return f"{reverse(name, args=args)}?{urlencode({'tenant': tenant, **query})}"
 
 
 def address_of(request: HttpRequest) -> str:

@@ -145,8 +145,17 @@ def asked(request: HttpRequest) -> Any:
     return request.POST if request.method == "POST" else request.GET
 
 
-async def confirm(request: HttpRequest, visitor: Visitor, action: Action) -> HttpResponse:
-    """The confirmation page of a console; once it is posted with a reason, carry the action out."""
+async def confirm(
+    request: HttpRequest,
+    visitor: Visitor,
+    action: Action,
+    *,
+    then: Callable[[], Awaitable[HttpResponse | None]] | None = None,
+) -> HttpResponse:
+    """The confirmation page of a console; once it is posted with a reason, carry the action out and go back.
+
+    `then` answers in place of going back, with what no other page may show; None: go back.
+    """
     require_act(visitor)
     if action.count == 0:
         messages.warning(request, f"{action.label}: nothing to do. Nothing was changed.")
@@ -154,7 +163,7 @@ async def confirm(request: HttpRequest, visitor: Visitor, action: Action) -> Htt
     form = ReasonForm(action, request.POST if request.method == "POST" else None)
     if form.is_valid():
         await carry_out(request, Confirmed(action, visitor.actor, form.cleaned_data["reason"]))
-        return redirect(action.back)
+        return (await then() if then else None) or redirect(action.back)
     context = {
         "visitor": visitor,
         "action": action,
