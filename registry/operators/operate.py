@@ -37,7 +37,7 @@ async def revoke_key(request: PageRequest, visitor: Visitor, key: ApiKey) -> Htt
 
     action = Action(
         name="apikey.revoke",
-        label="Revoke",
+        label="Revoke the key",
         target=_named(key),
         count=int(key.revoked_at is None),
         noun="API key",
@@ -83,7 +83,7 @@ async def rotate_key(
 
     action = Action(
         name="apikey.rotate",
-        label="Rotate",
+        label="Rotate the key",
         target=_named(key),
         count=int(usable),
         noun="API key",
@@ -135,7 +135,7 @@ async def remove_member(request: PageRequest, visitor: Visitor, member: Membersh
 
     action = Action(
         name="membership.remove",
-        label="Remove",
+        label="Remove from the team",
         target=member.user.get_username(),
         count=1,
         noun="member",
@@ -150,7 +150,7 @@ async def remove_member(request: PageRequest, visitor: Visitor, member: Membersh
 
 RIGHTS = {
     "owner": "Owners may do everything: also manage API keys, members, the plan and settings.",
-    "operator": "Operators may change what happens: refund, retry, replay, switch processors and webhooks. They cannot manage members or settings.",
+    "operator": "Operators may change what happens: refund, retry, replay, switch processors and webhooks. They revoke API keys, but cannot make them, nor manage members or settings.",
     "viewer": "Viewers may look at everything but the audit log, and change nothing.",
 }
 

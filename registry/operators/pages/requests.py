@@ -12,7 +12,7 @@ from registry.edge.viewer import Visitor, visitor_of
 from registry.models import ApiKey
 from registry.operators.pages.keys import names
 from registry.tenants import api_requests
-from registry.tenants.api_requests import SEARCHED, STATUSES, RequestFilters
+from registry.tenants.api_requests import STATUSES, RequestFilters
 from registry.tenants.time_zones import as_entered, moment_in, zone_of
 
 ROWS = 50  # entries of a page
@@ -47,7 +47,7 @@ async def request_log(request: PageRequest) -> HttpResponse:
         "filtered": bool(given or errors),
         "zone": visitor.tenant.time_zone,
         "complete": found.complete,
-        "searched": SEARCHED,
+        "searched": api_requests.SEARCHED,
         "days": KEPT_DAYS,
         "successes": SUCCESSES,
         "newest": console_address("requests", tenant=visitor.tenant.slug, **given) if "before" in request.GET else "",
