@@ -1,20 +1,34 @@
 """Operators' pages of memberships: who belongs to which tenant, in which role."""
 
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.utils.safestring import SafeString
 
 from registry.admin.operate import REMOVE_MEMBERS
 from registry.models import Membership
 from registry.operators.cells import exact
 from registry.operators.lists import TenantFilter
-from registry.operators.reasoned import Reasoned
+from registry.operators.reasoned import Reasoned, ReasonedForm
 from registry.operators.scope import OWN
 from registry.operators.sections import ACCESS
+from registry.tenants.members import LastOwner
+
+
+class MembershipForm(ReasonedForm):
+    def clean_role(self) -> str:
+        """A tenant keeps an owner who can sign in."""
+        role, before = self.cleaned_data["role"], self.instance
+        if before.pk and before.role == Membership.Role.OWNER != role:
+            others = Membership.objects.filter(tenant=before.tenant, role=before.role, user__is_active=True)
+            if not others.exclude(pk=before.pk).exists():
+                raise ValidationError(str(LastOwner()))
+        return role
 
 
 @admin.register(Membership)
 class MembershipAdmin(Reasoned):
     section, place, purpose = ACCESS, 2, "Who belongs to which tenant, in which role."
+    form = MembershipForm
     add_roles = change_roles = act_roles = OWN
     list_display = ["user", "tenant", "role", "created"]
     list_filter = [TenantFilter, "role"]

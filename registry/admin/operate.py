@@ -6,7 +6,7 @@ from registry.models import ApiKey, Membership, Tenant
 from registry.operators.confirm import Confirmed
 from registry.operators.decide import Done, Moved, decide, each
 from registry.operators.rows import guarded
-from registry.tenants import keys
+from registry.tenants import keys, members
 
 # -- Tenants -----------------------------------------------------------------------------------------------------
 
@@ -60,9 +60,8 @@ async def _remove(confirmed: Confirmed) -> Done:
 
 
 async def _removed(membership: Membership) -> bool:
-    """Whether it was still there, with the role that the operator saw."""
-    deleted, _ = await Membership.async_objects.filter(pk=membership.pk, role=membership.role).adelete()
-    return bool(deleted)
+    """Whether it was still there, with the role that the operator saw. Raises LastOwner (409)."""
+    return await members.remove(tenant_id=membership.tenant_id, id=membership.pk, before=membership.role)
 
 
 REMOVE_MEMBERS = guarded(

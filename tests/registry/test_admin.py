@@ -662,3 +662,17 @@ def test_a_removed_member_no_longer_sees_the_tenant(operator, acme):
     assert not Membership.objects.exists()
     assert AuditEntry.objects.get().action == "membership.remove"
     assert as_person(person).get(listing(Payment)).status_code == 403
+
+
+def test_the_last_owner_who_can_sign_in_is_neither_removed_nor_demoted(operator, acme):
+    person = make_person(tenant=acme, role="owner")
+    make_person(tenant=acme, role="owner", is_active=False)
+    membership = Membership.objects.get(user=person)
+
+    removed = confirm(operator, choose(operator, "membership_remove", membership))
+    demoted = operator.post(page(membership), {"role": "viewer", "reason": WHY})
+
+    assert "needs an owner who can sign in" in said(removed)
+    assert "needs an owner who can sign in" in text(demoted)
+    assert Membership.objects.get(user=person).role == "owner"
+    assert not AuditEntry.objects.exists()
