@@ -58,6 +58,7 @@ async def test_a_sign_up_without_javascript_ends_in_a_sandbox_that_accepts_payme
     await ann.sends(do="start")
     await ann.sends(do="key")
     [key] = re.findall(r"rk_\w+?_[\w-]+", unescape(ann.page))[:1]
+    assert ann.headers["Cache-Control"] == "no-store"
 
     async with at_work():
         headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=9"}

@@ -17,6 +17,7 @@ from payments import urls
 from queueing.jobs import urls as jobs
 from queueing.outbound import urls as webhooks
 from registry.edge.api import api as description
+from registry.operators import urls as tenant_pages
 from tests.conftest import Api, make_key
 from tests.depth import deep
 
@@ -59,7 +60,8 @@ def routes(patterns: list[Any] | None = None, prefix: str = "") -> set[str]:
 
 
 def page_routes() -> set[str]:
-    return routes(urls.pages) | routes(webhooks.urlpatterns) | routes(jobs.pages)
+    pages = (urls.pages, webhooks.urlpatterns, jobs.pages, tenant_pages.urlpatterns)
+    return set().union(*map(routes, pages))
 
 
 def test_operations_are_named_once():

@@ -299,7 +299,7 @@ async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
             wrong = {"form": "Some checks fail; the list shows what to do."}
         except LiveTenant as error:
             wrong = {"form": error.detail}
-    return _page(
+    response = _page(
         request,
         sign_up,
         Step.LIVE,
@@ -309,6 +309,9 @@ async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
         key=plain,
         command=_command(request, plain),
     )
+    if plain:
+        response["Cache-Control"] = "no-store"
+    return response
 
 
 def _command(request: HttpRequest, key: str) -> str:
