@@ -132,6 +132,17 @@ async def test_a_new_key_is_copied_and_not_shown_by_going_back(page: Page, tenan
     assert plain not in await page.content()
 
 
+async def test_new_requests_appear_on_the_open_page_and_keep_to_its_filters(page: Page, tenant: Tenant):
+    await logged_request(tenant, path="/payments/first")
+    await page.goto("/developers/requests?status=errors")
+    await expect(page.locator("tr[data-request]")).to_have_count(1)
+    await logged_request(tenant, path="/payments/second")
+    await logged_request(tenant, path="/payments/fine", status=200, code="")
+
+    await expect(page.locator("tr[data-request]")).to_have_count(2)
+    await expect(page.locator("tr[data-request]").first).to_contain_text("/payments/second")
+
+
 async def test_without_javascript_a_key_is_made_and_revoked_and_requests_are_filtered(plain: Page, tenant: Tenant):
     await logged_request(tenant, status=422)
     await logged_request(tenant, status=200, code="")

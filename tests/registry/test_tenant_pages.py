@@ -21,7 +21,7 @@ from payments.models import Invitation, Payment
 from payments.states import SUCCEEDED
 from queueing.models import Job
 from registry.data import database
-from registry.models import ApiKey, ApiRequest, AuditEntry, Membership, Tenant
+from registry.models import ApiKey, ApiRequest, AuditEntry, Flag, Membership, Tenant
 from registry.tenants import access, api_requests
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
@@ -529,6 +529,24 @@ async def test_in_live_mode_an_owner_lowers_the_largest_payment_only(visiting: A
         assert (await saved(visit, max_amount="4000"))[0] == 302
 
     assert (await fresh(tenant)).max_amount == 4000
+
+
+@pytest.mark.parametrize(
+    ("everyone", "named", "said"),
+    [(None, False, "Queued, the default"), (None, True, "Inline, for this tenant"), (False, True, "Queued, for all tenants"), (True, False, "Inline, for all tenants")],
+)  # fmt: skip
+async def test_the_page_says_how_payments_are_sent(
+    visiting: As, tenant: Tenant, everyone: bool | None, named: bool, said: str
+):
+    def switch() -> None:
+        flag, _ = Flag.objects.update_or_create(name="inline.payment", defaults={"everyone": everyone})
+        flag.tenants.set([tenant] if named else [])
+
+    await in_thread(switch)
+    async with visiting(await person(tenant, "viewer")) as visit:
+        _, page = await visit.get("/settings")
+
+    assert f"<dt>Payments</dt><dd>{said}" in page
 
 
 async def test_a_sandbox_is_emptied_with_the_number_that_the_owner_saw(visiting: As, tenant: Tenant):

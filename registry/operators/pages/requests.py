@@ -22,7 +22,7 @@ LARGEST = 2**63 - 1
 
 @page("GET", "HEAD")
 async def request_log(request: PageRequest) -> HttpResponse:
-    """The newest requests, filtered by key, status, path and time."""
+    """The newest requests, filtered by key, status, path and time; for htmx only the list, which is refreshed."""
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
@@ -50,12 +50,13 @@ async def request_log(request: PageRequest) -> HttpResponse:
         "searched": api_requests.SEARCHED,
         "days": KEPT_DAYS,
         "successes": SUCCESSES,
+        "here": request.get_full_path(),
         "newest": console_address("requests", tenant=visitor.tenant.slug, **given) if "before" in request.GET else "",
         "older": console_address("requests", tenant=visitor.tenant.slug, **given, before=found.before)
         if found.before
         else "",
     }
-    return render(request, "registry/developers/requests.html", context)
+    return render(request, f"registry/developers/{'_requests' if request.htmx else 'requests'}.html", context)
 
 
 def _filters(visitor: Visitor, chosen: dict[str, str], errors: dict[str, str]) -> RequestFilters:

@@ -123,6 +123,6 @@ async def _switches(tenant: Tenant) -> list[dict[str, str]]:
     for name, label in SWITCHES.items():
         for_all = everyone.get(name)
         inline = (name in named) if for_all is None else for_all
-        scope = "for this tenant" if for_all is None and inline else "for all tenants"
+        scope = "for all tenants" if for_all is not None else "for this tenant" if inline else "the default"
         found.append({"label": label, "setting": "Inline" if inline else "Queued", "scope": scope})
     return found
