@@ -33,6 +33,7 @@ from payments.settle.work import PaymentWork
 from queueing.work.drain import Drain
 from registry.data import database, db_breaker, refusals
 from registry.data.loop import end_loop
+from registry.edge import request_log
 from registry.models import Tenant
 from registry.servers import serve
 from tests import secrecy
@@ -177,6 +178,8 @@ def _rows_are_removed(_database: None) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 async def _clean(_rows_are_removed: None) -> AsyncIterator[None]:
     yield
+    if requests := request_log.logs.peek():
+        requests.waiting.clear()  # they would be written in the midst of the next test
     await db_breaker.breakers.close()  # whether the server could be reached in one test is nothing to the next
     refusals.set_writable(True)  # nor what it refused
     await database.release()

@@ -145,7 +145,7 @@ def _readable(path: str) -> str:
     return redact_text(path).replace("\0", "\ufffd").encode(errors="replace").decode()[:PATH]
 
 
-_logs: PerLoop[RequestLog] = PerLoop(RequestLog, close=RequestLog.close)
+logs: PerLoop[RequestLog] = PerLoop(RequestLog, close=RequestLog.close)
 
 
 def record(*, method: str, path: str, status: int, code: str, began: float, request_id: bytes) -> None:
@@ -153,7 +153,7 @@ def record(*, method: str, path: str, status: int, code: str, began: float, requ
     caller = telemetry.CALLER.get()
     if caller is None or not caller[1]:
         return
-    requests, ended = _logs.get(), time.perf_counter()
+    requests, ended = logs.get(), time.perf_counter()
     if status < 400 and not requests.is_sampled(caller[1], ended):
         return
     requests.add(

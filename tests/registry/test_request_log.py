@@ -44,7 +44,7 @@ async def once_logged(tenant: Tenant, count: int) -> list[ApiRequest]:
 
 
 async def all_written() -> None:
-    await eventually(lambda: request_log._logs.get()._task is None)
+    await eventually(lambda: request_log.logs.get()._task is None)
 
 
 def lost(outcome: str) -> float:
@@ -124,7 +124,7 @@ async def test_processes_share_the_limit_of_a_day(api: Api, tenant: Tenant, monk
     """Each process counts for itself first; what is written is counted in Redis."""
     monkeypatch.setattr(request_log, "DAY", RateLimitItemPerDay(2))
     for _ in range(4):
-        request_log._logs.get()._next.clear()  # as another process
+        request_log.logs.get()._next.clear()  # as another process
         await ask(api, "/payments")
         await all_written()
     await ask(api, "/payments?limit=0")
