@@ -35,7 +35,8 @@ BUFFER = 5000  # entries of a process that wait to be written
 ROWS = 500  # per statement
 SLICE = 5000  # entries that one statement deletes
 KEYS = 10_000  # of which a process knows when their next success is kept
-PATH = 300  # characters that are kept
+PATH = 300  # characters that are kept, once secrets are replaced
+LONGEST_PATH = 2000  # characters that wait: a secret that is cut in two there is beyond PATH
 LONGEST = 2**31 - 1  # microseconds
 
 DAY = RateLimitItemPerDay(SUCCESSES)
@@ -158,7 +159,15 @@ def record(*, method: str, path: str, status: int, code: str, began: float, requ
         return
     requests.add(
         LoggedRequest(
-            *(caller[0], id_at(time.time()) | random.getrandbits(10), caller[1], method[:8], path[:PATH], status, code),
+            *(
+                caller[0],
+                id_at(time.time()) | random.getrandbits(10),
+                caller[1],
+                method[:8],
+                path[:LONGEST_PATH],
+                status,
+                code,
+            ),
             duration=min(int((ended - began) * 1e6), LONGEST),
             request_id=request_id.decode(),
         )
