@@ -169,6 +169,12 @@ class Payment(WorkRow):
                 condition=models.Q(closed__in=[FAILED.value, CANCELED.value, REQUIRES_ACTION.value]),
                 name="payment_exceptions",
             ),
+            # Without a refund a payment has no entry: an accept and a settlement pay for the condition only.
+            models.Index(
+                fields=["tenant", "created_at", "id"],
+                condition=models.Q(refunded__gt=0),
+                name="payment_refunded",
+            ),
             models.Index(
                 fields=["processor", "requested_at", "tenant"],
                 include=["amount", "currency", "fee"],
@@ -209,6 +215,13 @@ class Attempt(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["-payment_id", "-number"]
+        # For the search of the console. The condition is of that search alone, so that no look-up can use the index; attempts
+        # without a reference, as those at processors of kind http, have no entry.
+        indexes = [
+            models.Index(
+                fields=["reference", "tenant"], condition=models.Q(reference__gt=" "), name="attempt_reference"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"attempt {self.number} at processor {self.processor_id}"
