@@ -31,6 +31,11 @@ def exponent(currency: str) -> int:
     return _EXPONENTS.get(currency, 2)
 
 
+def currencies_with(decimals: int) -> list[str]:
+    """The currencies that have this number of decimals, where it is not two."""
+    return [currency for currency, digits in _EXPONENTS.items() if digits == decimals]
+
+
 def read_amount(text: str) -> Decimal:
     """Parse an amount given as text. Raises AmountRefused for forms that Decimal would accept: "1_0", " 5", "１２"."""
     if not _plain.fullmatch(text):

@@ -101,7 +101,7 @@ async def detail_of(tenant_id: int, correlation_id: UUID) -> dict[str, Any] | No
 
 def _content(payment: Stored) -> dict[str, Any]:
     return {
-        **_full_item(payment),
+        **full_item(payment),
         **{name: (payment.method or {}).get(name) for name in METHOD_FIELDS},
         "code": payment.code or None,
         "scheduledFor": iso(payment.scheduled_for) if payment.scheduled_for else None,
@@ -128,7 +128,7 @@ def _item(payment: Any) -> dict[str, Any]:
     return {**_status(payment), "createdAt": iso(payment.created_at), "description": payment.description}
 
 
-def _full_item(payment: Any) -> dict[str, Any]:
+def full_item(payment: Any) -> dict[str, Any]:
     return {
         **_item(payment),
         "metadata": payment.metadata or {},
@@ -235,7 +235,7 @@ async def count_of(tenant_id: int, filters: PaymentFilters) -> int:
 async def all_of(tenant_id: int, filters: PaymentFilters, *, full: bool = False) -> AsyncIterator[list[dict[str, Any]]]:
     """All payments, newest first, in chunks; no connection is held between chunks. `full`: with fees, refunds and metadata."""
     cursor, size = None, settings.BATCH_SIZE * 10
-    item, columns = (_full_item, _FULL) if full else (_item, _ITEM)
+    item, columns = (full_item, _FULL) if full else (_item, _ITEM)
     while True:
         rows = await _rows(tenant_id, filters, size, cursor, columns)
         await database.release()

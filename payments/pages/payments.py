@@ -1,24 +1,30 @@
-"""A tenant's payments: the live list with its filters. One payment is in payment.py."""
+"""A tenant's payments: the live list with its search and filters, and its export. One payment is in payment.py."""
 
-import json
 from typing import Any
-from urllib.parse import urlencode
-from uuid import UUID
 
+import msgspec
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.urls import reverse
+from django.shortcuts import redirect, render
+from psycopg import AsyncConnection
 
-from payments.books import events, queries
+from payments.books import events, search
+from payments.jobs.export import NAME as EXPORT
+from payments.jobs.export import MatchingInput
 from payments.models import Processor
-from payments.states import QUEUED, Status
-from registry.edge.entered import as_entered, moment, parsed
-from registry.edge.pages import PageRequest, address_of, key_header, nowhere, page
-from registry.edge.viewer import Visitor, visitor_of
+from payments.pages import filters
+from payments.pages.filters import PERIODS, TODAY, ListFilters
+from queueing.jobs import store
+from queueing.jobs.requests import of_service
+from queueing.templatetags.queues import address
+from registry.edge.api import ENCODER
+from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
+from registry.edge.viewer import visitor_of
 from registry.errors import Invalid
 from registry.models import Tenant
+from registry.operators.decide import Moved, decide
 
 ROWS = 25  # per page of the table: the first view stays below 100 KB
+ROWS_ASKED = 50  # that a page asks for at once
 
 
 @page("GET", "HEAD")
@@ -29,69 +35,77 @@ async def payments(request: PageRequest) -> HttpResponse:
         return await nowhere(request)
     # Read the event number first: events that arrive while the page is rendered are then sent again, which is harmless.
     position = (await events.positions([visitor.tenant.pk])).get(visitor.tenant.pk, 0)
-    names = Processor.async_objects.filter(tenant_id=visitor.tenant.pk).values_list("name", flat=True)
+    chosen = filters.read(request.GET, visitor.tenant)
+    names = Processor.async_objects.filter(tenant_id=visitor.tenant.pk).order_by("name").values_list("name", flat=True)
     context = {
         "visitor": visitor,
-        **await _table(request, visitor),
+        **await _table(chosen, request.GET.get("cursor") or None),
         "processors": [name async for name in names],
+        "periods": {TODAY: "today", **{name: label for name, (label, _) in PERIODS.items()}},
         "position": position,
-        "blank": BLANK,
         "send_command": _send_command(request, visitor.tenant),
     }
     return render(request, "payments/payments.html", context)
 
 
-# Template row that the browser fills in for new payments.
-BLANK = {
-    "correlationId": "",
-    "status": QUEUED.value,
-    "amount": "0",
-    "currency": "XXX",
-    "processor": "",
-    "attempts": 0,
-    "updatedAt": "1970-01-01T00:00:00Z",
-    "sequence": 0,
-}
-
-
-async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
-    chosen = {name: request.GET.get(name, "").strip() for name in ("status", "processor", "from", "to", "id")}
-    cursor = request.GET.get("cursor") or None
-    errors: dict[str, str] = {}
-    found = await _found(visitor.tenant.pk, chosen, cursor, errors)
-    for name in ("from", "to"):  # in the format of the browser's field; a value it cannot show is in the error
-        chosen[name] = "" if name in errors else as_entered(chosen[name])
-    wanted = {name: value for name, value in chosen.items() if value}
-    here = {"tenant": visitor.tenant.slug, **wanted}
+async def _table(chosen: ListFilters, cursor: str | None) -> dict[str, Any]:
+    found = await _found(chosen, cursor)
     return {
         "page": found,
-        "chosen": chosen,
-        "errors": errors,
-        "filtered": bool(wanted or errors),
-        "filter_json": json.dumps(wanted),
+        "filters": chosen,
+        "filter_json": ENCODER.encode(chosen.for_browser).decode(),
         "page_is_first": not cursor,
-        "newest": f"{reverse('payment_list')}?{urlencode(here)}",
-        "older": f"{reverse('payment_list')}?{urlencode({**here, 'cursor': found['next']})}" if found["next"] else None,
+        "rows_address": chosen.address("payment_rows"),
+        "export_address": chosen.address("payment_export"),
+        "newest": chosen.address(),
+        "older": chosen.address(cursor=found.next) if found.next else None,
+        "further": chosen.address(cursor=found.further) if found.further else None,
     }
 
 
-async def _found(tenant_id: int, chosen: dict[str, str], cursor: str | None, errors: dict[str, str]) -> dict[str, Any]:
-    """The requested page of payments. Invalid filters are put into `errors` and match nothing."""
-    nothing: dict[str, Any] = {"items": [], "next": None, "total": 0}
-    identifier = parsed(UUID, chosen["id"], "id", "is not a whole payment id", errors)
-    since = parsed(moment, chosen["from"], "from", "is not a date and time", errors)
-    until = parsed(moment, chosen["to"], "to", "is not a date and time", errors)
-    status = parsed(Status, chosen["status"], "status", "is not a state", errors)
-    if errors:
-        return nothing
-    if identifier:
-        payment = await queries.status_of(tenant_id, identifier)
-        return {"items": [payment], "next": None, "total": 1} if payment else nothing
-    filters = queries.PaymentFilters(status=status, processor=chosen["processor"] or None, from_=since, to=until)
+async def _found(chosen: ListFilters, cursor: str | None) -> search.SearchPage:
+    """The requested page. Invalid filters match nothing."""
+    if chosen.search is None:
+        return search.SearchPage()
     try:
-        return await queries.page_of(tenant_id, filters, limit=ROWS, cursor=cursor)
+        return await search.page_of(chosen.tenant.pk, chosen.search, limit=ROWS, cursor=cursor)
     except Invalid:
         raise Http404 from None
+
+
+@page("GET")
+async def payment_rows(request: PageRequest) -> HttpResponse:
+    """Those of the payments of `id` that match the filters, as rows: the list asks for what is new or has changed."""
+    visitor = await known(request, guests=True)
+    asked = request.GET.copy()
+    ids = asked.pop("id", [])
+    chosen = filters.read(asked, visitor.tenant)
+    try:
+        wanted = filters.ids(ids, ROWS_ASKED)
+    except ValueError:
+        raise Http404 from None
+    found = await search.items_of(visitor.tenant.pk, chosen.search, wanted) if chosen.search and wanted else []
+    return render(request, "payments/_rows.html", {"visitor": visitor, "items": found})
+
+
+@page("POST")
+async def export_payments(request: PageRequest) -> HttpResponse:
+    """A file of all payments that match, written by a job whose page shows its progress. For members: they may read them all."""
+    visitor = await known(request)
+    chosen = filters.read(request.GET, visitor.tenant)
+    if chosen.search is None:
+        return redirect(chosen.address())
+    matching = msgspec.to_builtins(MatchingInput.of(chosen.search))
+    job = of_service(EXPORT, {"matching": matching}, tenant_id=visitor.tenant.pk)
+    told: list[Any] = []
+
+    async def move(conn: AsyncConnection) -> list[Moved]:
+        told[:] = await store.insert(conn, [job])
+        return [Moved(target=f"job {job.id}", tenant_id=visitor.tenant.pk, detail=matching)]
+
+    await decide(action=EXPORT, actor=visitor.actor, reason="", move=move)
+    store.announce(told)
+    return redirect(address("job", job.id, tenant=visitor.tenant.slug))
 
 
 def _send_command(request: HttpRequest, tenant: Tenant) -> str:

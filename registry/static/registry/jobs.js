@@ -12,6 +12,7 @@ const MINUTES = 300; // seconds of the chart of open jobs, which begins with the
 
 const place = document.getElementById("jobs");
 const filter = JSON.parse(place.dataset.filter);
+const at = (entered) => (entered ? Date.parse(`${entered}Z`) : NaN); // the filters' times are UTC
 
 function remark({ progress, error }) {
   if (progress) return progressText(progress);
@@ -21,7 +22,8 @@ function remark({ progress, error }) {
 new LiveTable(place, {
   kind: "job",
   idOf: (job) => job.id,
-  fits: (job) => !filter.to && (!filter.kind || filter.kind === job.kind) && (!filter.status || filter.status === job.status),
+  fits: (job, created) => (!filter.kind || filter.kind === job.kind) && (!filter.status || filter.status === job.status)
+    && !(Date.parse(created) < at(filter.from)) && !(Date.parse(created) > at(filter.to)),
   describe(row, job) {
     row.querySelector("a").href = `/jobs/${job.id}/live?tenant=${encodeURIComponent(place.dataset.tenant)}`;
     row.querySelector(".kind").textContent = job.kind;
@@ -32,6 +34,7 @@ new LiveTable(place, {
     row.querySelector(".tries").textContent = job.attempts;
   },
   parts: [".progress", ".tries"],
+  enters: Boolean(filter.status),
 });
 
 // -- Figures and charts ---------------------------------------------------------------------------------

@@ -1,28 +1,97 @@
-// The live list of a tenant's payments.
+// The live list of a tenant's payments: rows follow all filters, older ones are added below, dates are in the viewer's zone.
 
+import { announce } from "./page.js";
 import { LiveTable } from "./table.js";
 
 const place = document.getElementById("payments");
 const filter = JSON.parse(place.dataset.filter);
-const number = {}; // formats by currency
 
-function money(amount, currency) {
-  number[currency] ??= new Intl.NumberFormat("en", { style: "currency", currency });
-  return number[currency].format(amount);
+// -- Rows ---------------------------------------------------------------------------------------------
+
+/** Whether a payment passes the filters that its live message tells of. Its content never changes: a row in the table has passed. */
+function fits(payment, created) {
+  const at = created && Date.parse(created);
+  return !filter.nothing
+    && (!filter.status || filter.status === payment.shown)
+    && (!filter.processor || filter.processor === payment.processor || payment.processor === null)
+    && (!filter.currency || filter.currency === payment.currency)
+    && !(payment.amount < filter.least) && !(payment.amount > filter.largest)
+    && !(at < Date.parse(filter.since)) && !(at > Date.parse(filter.until));
 }
 
-new LiveTable(place, {
+async function ask(ids) {
+  const url = new URL(place.dataset.rows, location.href);
+  for (const id of ids) url.searchParams.append("id", id);
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(response.statusText);
+  return new DOMParser().parseFromString(await response.text(), "text/html").querySelectorAll("tbody tr");
+}
+
+const table = new LiveTable(place, {
   kind: "payment",
   idOf: (payment) => payment.correlationId,
-  // A new payment has no processor yet and was accepted now: it can match a filter by state, but none by processor or end time.
-  fits: (payment) => !filter.processor && !filter.to && !filter.id && (!filter.status || filter.status === payment.status),
-  describe(row, payment) {
-    row.querySelector("a").href = `/payments/${payment.correlationId}/live?tenant=${encodeURIComponent(place.dataset.tenant)}`;
-    row.querySelector("td.num").textContent = money(payment.amount, payment.currency);
-  },
+  fits,
+  ask,
+  enters: Boolean(filter.status || filter.processor || filter.more),
+  unsure: Boolean(filter.processor || filter.more),
   fill(row, payment) {
-    row.querySelector(".where").textContent = payment.processor || "–";
+    row.querySelector(".where").textContent = payment.processor || row.querySelector(".where").textContent;
     row.querySelector(".tries").textContent = payment.attempts;
   },
   parts: [".where", ".tries"],
 });
+
+// -- Older rows, below those that are there ----------------------------------------------------------------
+
+const more = document.querySelector("nav.more");
+
+more.addEventListener("click", async (event) => {
+  const link = event.target.closest("[data-older]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  if (link.getAttribute("aria-busy")) return;
+  link.setAttribute("aria-busy", "true");
+  const response = await fetch(link.href).catch(() => null);
+  if (!response?.ok) return location.assign(link.href);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const rows = [...page.querySelectorAll("#payments tbody tr")].filter((row) => !table.rowOf(row.dataset.id));
+  table.body.append(...rows);
+  table.loaded = table.body.rows.length;
+  if (rows.length) {
+    table.body.parentElement.hidden = false;
+    place.querySelector(".empty")?.remove();
+    rows[0].querySelector("a").focus({ preventScroll: true });
+  }
+  const next = page.querySelector("nav.more");
+  more.replaceChildren(...[...next.children].filter((part) => !part.matches("a:not([data-older])")));
+  if (more.children.length === 1) more.prepend(document.createElement("span"));
+  announce(rows.length ? `${rows.length} older payments` : "No older payment was found");
+});
+
+// -- The form: dates in the viewer's zone, and no empty filters in the address -------------------------------
+
+const form = document.querySelector("form.finder");
+const zone = form.elements.zone;
+const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+function useZoneOfViewer() {
+  if (!here || zone.value || form.elements.from.value || form.elements.to.value) return; // what is entered is in the page's zone
+  zone.value = here;
+  for (const name of form.querySelectorAll("[data-zone]")) name.textContent = here;
+  for (const link of document.querySelectorAll("a[data-zoned]")) {
+    const url = new URL(link.href);
+    url.searchParams.set("zone", here);
+    link.href = url;
+  }
+}
+
+function leaveOutEmpty(empty) {
+  const zoned = form.elements.from.value || form.elements.to.value || form.elements.period.value === "today";
+  for (const field of form.elements) {
+    if (field.name && field.name !== "tenant") field.disabled = empty && (!field.value || (field === zone && !zoned));
+  }
+}
+
+useZoneOfViewer();
+form.addEventListener("submit", () => leaveOutEmpty(true));
+addEventListener("pageshow", () => leaveOutEmpty(false));
