@@ -10,7 +10,7 @@ from payments.billing.pages import password, plan, signup
 from payments.billing.pages import team as _team  # noqa: F401 - a part of the page of the team
 from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
-from payments.pages import home, payer, payment
+from payments.pages import home, payer, payment, reversals
 from payments.pages import payments as payment_pages
 from payments.pages import settings as _settings  # noqa: F401 - a part of the page of settings
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
@@ -39,6 +39,9 @@ pages = [
     path("processors", processor_pages.processors, name="processors"),
     path("processors/<slug:name>", processor_pages.processor, name="processor"),
     path("routing", routing_pages.simulation, name="routing"),
+    path("refunds/list", reversals.refunds, name="refund_list"),
+    path("refunds/<uuid:refund_id>/act", reversals.refund_act, name="refund_act"),
+    path("disputes/list", reversals.disputes, name="dispute_list"),
     path("processors/<slug:name>/behaviour", home.set_behaviour, name="set_behaviour"),
     path("test-payment", home.send_test_payment, name="send_test_payment"),
     path("signup", signup.start, name="signup"),
@@ -61,5 +64,7 @@ register(
     NavigationEntry(label="Home", path="/", order=0, below=("/overview", "/test-payment"), shown_to=EVERYBODY),
     NavigationEntry(label="Payments", path="/payments/list", order=10, below=("/payments",), shown_to=EVERYBODY),
     NavigationEntry(label="Processors", path="/processors", group="Operations", order=10, below=("/routing",)),
+    NavigationEntry(label="Refunds", path="/refunds/list", order=20, below=("/refunds",)),
+    NavigationEntry(label="Disputes", path="/disputes/list", order=30, below=("/disputes",)),
     NavigationEntry(label="Plan", path="/plan", group="Account", order=20),
 )

@@ -37,8 +37,8 @@ LONGEST_TEXT = 200  # characters of a search
 MOST_WORDS = 8
 SHORTEST_ID = 4  # digits of the beginning of an id: fewer would fit too many payments
 
-_BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), 0)
-_END = (datetime(9999, 12, 31, tzinfo=UTC), 2**63 - 1)
+BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), 0)
+END = (datetime(9999, 12, 31, tzinfo=UTC), 2**63 - 1)
 _ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},32}}")
 _DECIMALS: Final = {0: "JPY", 2: "USD", 3: "BHD", 4: "CLF"}  # a currency for each number of decimals that there is
 _NO_AMOUNT = -1  # minor units; no payment has them
@@ -174,39 +174,38 @@ async def _page(
 ) -> SearchPage:
     parameters = {
         **_parameters(tenant_id, search),
-        **dict(zip(("before_at", "before_id"), read_cursor(cursor) if cursor else _END, strict=True)),
+        **dict(zip(("before_at", "before_id"), read_cursor(cursor) if cursor else END, strict=True)),
         "source": _source(search, ids),
         "ids": None if ids is None else list(ids),
         "limit": limit,
         "most": most,
         "identified": identified,
     }
-    rows = await _rows(parameters)
-    if rows and rows[0][1] > most and parameters["source"] in _UNORDERED:
-        parameters["source"] = "newest"
-        rows = await _rows(parameters)
-    return _read(rows, limit) if rows else SearchPage(timed_out=True, more=True)
+    try:
+        rows = await within_limits(SQL["search"], parameters)
+        if rows[0][1] > most and parameters["source"] in _UNORDERED:
+            rows = await within_limits(SQL["search"], {**parameters, "source": "newest"})
+    except TookTooLong:
+        return SearchPage(timed_out=True, more=True)
+    return _read(rows, limit)
 
 
-async def _rows(parameters: dict[str, Any]) -> list[database.Row]:
-    """The rows; none after TIME_LIMIT."""
+async def within_limits(sql: str, parameters: dict[str, Any]) -> list[database.Row]:
+    """The rows of a search's statement. Raises TookTooLong after TIME_LIMIT."""
 
     async def once() -> list[database.Row]:
         async with database.transaction() as conn:
             await database.rows(conn, SQL["limits"], {"limit": round(TIME_LIMIT * 1000)})
             try:
-                return await database.rows(conn, SQL["search"], parameters, prepare=False)
+                return await database.rows(conn, sql, parameters, prepare=False)
             except psycopg.errors.QueryCanceled:
-                raise _TookTooLong from None
+                raise TookTooLong from None
 
-    try:
-        return await database.retrying(once)
-    except _TookTooLong:
-        return []
+    return await database.retrying(once)
 
 
-class _TookTooLong(Exception):
-    """The statement was stopped: no fault of the database."""
+class TookTooLong(Exception):
+    """The statement was stopped at its limit of time, which is no fault of the database."""
 
 
 def _read(rows: list[database.Row], limit: int) -> SearchPage:
@@ -238,7 +237,7 @@ async def _count(tenant_id: int, search: PaymentSearch) -> Any:
 
 
 def _window(search: PaymentSearch) -> dict[str, datetime]:
-    return {"since": search.since or _BEGINNING[0], "until": search.until or _END[0]}
+    return {"since": search.since or BEGINNING[0], "until": search.until or END[0]}
 
 
 def _parameters(tenant_id: int, search: PaymentSearch) -> dict[str, Any]:
@@ -266,11 +265,11 @@ def _text(search: PaymentSearch) -> dict[str, Any]:
     """What the text may mean: all of it, for the person did not say."""
     text = search.text
     words = text.split()
-    first, last = _ids(text)
+    first, last = ids_beginning(text)
     return {
-        "words": [f"%{_escaped(word)}%" for word in words] if words else None,
+        "words": [f"%{escaped(word)}%" for word in words] if words else None,
         # JSON writes these two characters differently.
-        "coarse_words": [f"%{re.sub(r'["\\]', '%', word)}%" for word in map(_escaped, words)] if words else None,
+        "coarse_words": [f"%{re.sub(r'["\\]', '%', word)}%" for word in map(escaped, words)] if words else None,
         "reference": text if len(words) == 1 else None,
         "first_id": first,
         "last_id": last,
@@ -278,11 +277,11 @@ def _text(search: PaymentSearch) -> dict[str, Any]:
     }
 
 
-def _escaped(word: str) -> str:
+def escaped(word: str) -> str:
     return re.sub(r"([%_\\])", r"\\\1", word)
 
 
-def _ids(text: str) -> tuple[UUID, UUID] | tuple[None, None]:
+def ids_beginning(text: str) -> tuple[UUID, UUID] | tuple[None, None]:
     """The first and the last id with this beginning; a shortened one has an ellipsis."""
     digits = text.lower().partition("…")[0].replace("-", "")
     if not _ID.fullmatch(digits):

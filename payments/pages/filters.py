@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from payments.books.search import ATTENTION, LONGEST_TEXT, MOST_WORDS, PaymentSearch
 from payments.money import CURRENCIES, exponent
-from payments.states import UNCERTAIN, Reversal, Status, shown_as
+from payments.states import SHOWN_LOOKS, UNCERTAIN, Reversal, Status, shown_as
 from registry.edge import typed_numbers
 from registry.edge.entered import as_entered, last_moment, moment, parsed, zone
 from registry.models import Tenant
@@ -40,6 +40,40 @@ VIEWS: Final[tuple[tuple[str, dict[str, str]], ...]] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The limits of a list, both inclusive, and the zone in which they were entered."""
+
+    since: datetime | None
+    until: datetime | None
+    zone: tzinfo
+
+
+def form_of(
+    list_name: str, entered: dict[str, str], errors: dict[str, str], times: Times, states: dict[str, str]
+) -> dict[str, Any]:
+    """What the template of the form shows. `states`: words by value."""
+    wanted = set_of(entered)
+    return {
+        "list": reverse(list_name),
+        "entered": entered,
+        "errors": errors,
+        "times": times,
+        "states": list(states.items()),
+        "periods": {TODAY: "today", **{name: label for name, (label, _) in PERIODS.items()}},
+        "filtered": bool(wanted or errors),
+        "folded": len(set(wanted) - {"q", "zone"}),
+    }
+
+
+def set_of(entered: dict[str, str]) -> dict[str, str]:
+    """The filters that are set; the zone only where it matters."""
+    found = {name: value for name, value in entered.items() if value}
+    if not ({"from", "to"} & set(found) or found.get("period") == TODAY):
+        found.pop("zone", None)
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListFilters:
     """The filters of a request: as entered, what is wrong with them, and the search; None if something is wrong."""
@@ -48,24 +82,16 @@ class ListFilters:
     entered: dict[str, str]
     errors: dict[str, str]
     search: PaymentSearch | None
-    zone: tzinfo
+    times: Times
 
     @property
     def wanted(self) -> dict[str, str]:
-        """The filters that are set; the zone only where it matters."""
-        found = {name: value for name, value in self.entered.items() if value}
-        if not ({"from", "to"} & set(found) or found.get("period") == TODAY):
-            found.pop("zone", None)
-        return found
+        return set_of(self.entered)
 
     @property
-    def folded(self) -> int:
-        """The number of filters beside the search text, which a narrow page folds."""
-        return len(set(self.wanted) - {"q", "zone"})
-
-    @property
-    def is_filtered(self) -> bool:
-        return bool(self.wanted or self.errors)
+    def form(self) -> dict[str, Any]:
+        states = {ATTENTION: "needs attention", **{state.value: state.label.lower() for state in SHOWN_LOOKS}}
+        return form_of("payment_list", self.entered, self.errors, self.times, states)
 
     def address(self, name: str = "payment_list", **more: str) -> str:
         """A page with these filters."""
@@ -106,24 +132,38 @@ def read(query: QueryDict, tenant: Tenant) -> ListFilters:
     entered = {name: query.get(name, "").strip() for name in FIELDS}
     entered["q"] = entered["q"] or query.get("id", "").strip()
     errors: dict[str, str] = {}
-    in_zone = parsed(zone, entered["zone"], "zone", "is not a time zone", errors) or UTC
+    times = read_times(entered, errors)
     search = PaymentSearch(
-        text=_text(entered["q"], errors),
+        text=read_text(entered["q"], errors),
         state=parsed(_state, entered["status"], "status", "is not a state", errors) or "",
         processor=parsed(_name, entered["processor"], "processor", "is not a name of a processor", errors) or "",
         currency=parsed(_currency, entered["currency"], "currency", "is not a currency such as BRL", errors) or "",
         home_currency=tenant.currency,
-        since=parsed(lambda text: moment(text, in_zone), entered["from"], "from", "is not a date and time", errors),
-        until=parsed(lambda text: last_moment(text, in_zone), entered["to"], "to", "is not a date and time", errors),
+        since=times.since,
+        until=times.until,
     )
     least, largest = (_amount(entered[name], name, search, errors) for name in ("amount_from", "amount_to"))
-    search = _within(replace(search, least=least, largest=largest), entered, in_zone, errors)
-    for name in ("from", "to"):  # in the format of the browser's field; a value it cannot show is in the error
-        entered[name] = "" if name in errors else _shown(entered[name], name, in_zone)
-    return ListFilters(tenant=tenant, entered=entered, errors=errors, search=None if errors else search, zone=in_zone)
+    if least is not None and largest is not None and least > largest:
+        errors["amount_to"] = "This amount is smaller than the one it should start from."
+    search = replace(search, least=least, largest=largest)
+    return ListFilters(tenant=tenant, entered=entered, errors=errors, search=None if errors else search, times=times)
 
 
-def _text(text: str, errors: dict[str, str]) -> str:
+def read_times(entered: dict[str, str], errors: dict[str, str]) -> Times:
+    """The limits of `from`, `to` and `period` in `zone`. The first two are then in the format of the browser's field."""
+    of = parsed(zone, entered["zone"], "zone", "is not a time zone", errors) or UTC
+    since = parsed(lambda text: moment(text, of), entered["from"], "from", "is not a date and time", errors)
+    until = parsed(lambda text: last_moment(text, of), entered["to"], "to", "is not a date and time", errors)
+    start = parsed(lambda text: _start(text, of), entered["period"], "period", "is not a period", errors)
+    if since and until and since > until:
+        errors["to"] = "This is before the start."
+    for name in ("from", "to"):  # a value that the field cannot show is in the error
+        entered[name] = "" if name in errors else _shown(entered[name], name, of)
+    return Times(max(filter(None, (since, start)), default=None), until, of)
+
+
+def read_text(text: str, errors: dict[str, str]) -> str:
+    """The searched text, if it can be searched."""
     if len(text) > LONGEST_TEXT:
         errors["q"] = f"A search has at most {LONGEST_TEXT} characters."
     elif len(text.split()) > MOST_WORDS:
@@ -159,16 +199,6 @@ def _amount(text: str, name: str, search: PaymentSearch, errors: dict[str, str])
     if amount is not None and amount < 0:
         errors[name] = "An amount cannot be negative."
     return amount
-
-
-def _within(search: PaymentSearch, entered: dict[str, str], in_zone: tzinfo, errors: dict[str, str]) -> PaymentSearch:
-    """The search with the period, and complaints about limits that exclude everything."""
-    if search.least is not None and search.largest is not None and search.least > search.largest:
-        errors["amount_to"] = "This amount is smaller than the one it should start from."
-    if search.since and search.until and search.since > search.until:
-        errors["to"] = "This is before the start."
-    start = parsed(lambda text: _start(text, in_zone), entered["period"], "period", "is not a period", errors)
-    return replace(search, since=max(filter(None, (search.since, start)), default=None))
 
 
 def _start(period: str, in_zone: tzinfo) -> datetime:

@@ -12,7 +12,7 @@ from payments.jobs.export import NAME as EXPORT
 from payments.jobs.export import MatchingInput
 from payments.models import Processor
 from payments.pages import filters
-from payments.pages.filters import PERIODS, TODAY, ListFilters
+from payments.pages.filters import ListFilters
 from queueing.jobs import store
 from queueing.jobs.requests import of_service
 from queueing.templatetags.queues import address
@@ -41,7 +41,6 @@ async def payments(request: PageRequest) -> HttpResponse:
         "visitor": visitor,
         **await _table(chosen, request.GET.get("cursor") or None),
         "processors": [name async for name in names],
-        "periods": {TODAY: "today", **{name: label for name, (label, _) in PERIODS.items()}},
         "position": position,
         "send_command": _send_command(request, visitor.tenant),
     }
@@ -52,7 +51,8 @@ async def _table(chosen: ListFilters, cursor: str | None) -> dict[str, Any]:
     found = await _found(chosen, cursor)
     return {
         "page": found,
-        "filters": chosen,
+        **chosen.form,
+        "views": chosen.views,
         "filter_json": ENCODER.encode(chosen.for_browser).decode(),
         "page_is_first": not cursor,
         "rows_address": chosen.address("payment_rows"),

@@ -21,6 +21,12 @@ from registry.templatetags.figures import span, when
 register = template.Library()
 register.filters.update(figures.register.filters)  # one {% load %} is enough for a template of payments
 
+DISPUTE_LOOKS = {
+    "needs_response": ("▲", "amber", "needs response"),
+    "under_review": ("◔", "blue", "under review"),
+    "won": ("●", "green", "won"),
+    "lost": ("▼", "red", "lost"),
+}
 BREAKERS = {
     "closed": ("●", "green", "working"),
     "half_open": ("◑", "amber", "being tried again"),
@@ -81,6 +87,27 @@ def pill(state: str, size: str = "") -> dict:
     """A payment's shown state, a status or a reversal: word, colour and shape."""
     found = look(state)
     return {"shape": found.shape, "colour": found.colour, "word": label(state), "status": state, "size": size}
+
+
+@register.inclusion_tag("registry/_pill.html")
+def refund_pill(status: str, stopped: bool = False) -> dict:
+    """A refund's state; of one that workers gave up, that it needs attention."""
+    found = REFUND_LOOKS[RefundStatus(status)]
+    word = RefundStatus(status).label.lower()
+    return {"shape": found.shape, "colour": "red" if stopped else found.colour, "word": word, "status": status}
+
+
+@register.inclusion_tag("registry/_pill.html")
+def dispute_pill(state: str) -> dict:
+    """A dispute's state: who has to act, or how it ended."""
+    shape, colour, word = DISPUTE_LOOKS[state]
+    return {"shape": shape, "colour": colour, "word": word, "status": state}
+
+
+@register.filter
+def words(code: str) -> str:
+    """A name of a state or of a reason, for people."""
+    return code.replace("_", " ")
 
 
 @register.inclusion_tag("registry/_pill.html")

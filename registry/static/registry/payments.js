@@ -1,5 +1,6 @@
-// The live list of a tenant's payments: rows follow all filters, older ones are added below, dates are in the viewer's zone.
+// The live list of a tenant's payments: rows follow all filters, and older ones are added below.
 
+import "./finder.js";
 import { announce } from "./page.js";
 import { LiveTable } from "./table.js";
 
@@ -67,31 +68,3 @@ more.addEventListener("click", async (event) => {
   if (more.children.length === 1) more.prepend(document.createElement("span"));
   announce(rows.length ? `${rows.length} older payments` : "No older payment was found");
 });
-
-// -- The form: dates in the viewer's zone, and no empty filters in the address -------------------------------
-
-const form = document.querySelector("form.finder");
-const zone = form.elements.zone;
-const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
-
-function useZoneOfViewer() {
-  if (!here || zone.value || form.elements.from.value || form.elements.to.value) return; // what is entered is in the page's zone
-  zone.value = here;
-  for (const name of form.querySelectorAll("[data-zone]")) name.textContent = here;
-  for (const link of document.querySelectorAll("a[data-zoned]")) {
-    const url = new URL(link.href);
-    url.searchParams.set("zone", here);
-    link.href = url;
-  }
-}
-
-function leaveOutEmpty(empty) {
-  const zoned = form.elements.from.value || form.elements.to.value || form.elements.period.value === "today";
-  for (const field of form.elements) {
-    if (field.name && field.name !== "tenant") field.disabled = empty && (!field.value || (field === zone && !zoned));
-  }
-}
-
-useZoneOfViewer();
-form.addEventListener("submit", () => leaveOutEmpty(true));
-addEventListener("pageshow", () => leaveOutEmpty(false));

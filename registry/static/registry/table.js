@@ -278,7 +278,7 @@ export class LiveTable {
     if (this.body.rows.length || this.body.parentElement.hidden) return;
     this.body.parentElement.hidden = true;
     const none = Object.assign(document.createElement("div"), { className: "empty" });
-    none.append(Object.assign(document.createElement("h3"), { textContent: "Nothing matches any more" }));
+    none.append(Object.assign(document.createElement("h2"), { textContent: "Nothing matches any more" }));
     this.place.append(none);
   }
 
