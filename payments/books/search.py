@@ -98,13 +98,17 @@ class FoundPayment(NamedTuple):
 class SearchPage:
     """A page of the list."""
 
-    items: list[dict[str, Any]] = field(default_factory=list)
+    found: list[FoundPayment] = field(default_factory=list)
     total: int = 0  # matches on this page and behind it, as far as it was looked
     more: bool = False  # whether there may be more than `total`
     next: str | None = None  # cursor of the next page
     further: str | None = None  # cursor from which to look further back, once there is no next page
     looked_back_to: datetime | None = None
     timed_out: bool = False
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        return [one.item for one in self.found]
 
 
 async def page_of(tenant_id: int, search: PaymentSearch, *, limit: int, cursor: str | None = None) -> SearchPage:
@@ -116,7 +120,7 @@ async def page_of(tenant_id: int, search: PaymentSearch, *, limit: int, cursor: 
         lambda: _count(tenant_id, search),
     )
     return SearchPage(
-        items=found.items, next=found.next, timed_out=found.timed_out, total=min(total, COUNTED), more=total > COUNTED
+        found=found.found, next=found.next, timed_out=found.timed_out, total=min(total, COUNTED), more=total > COUNTED
     )
 
 
@@ -126,14 +130,14 @@ async def items_of(tenant_id: int, search: PaymentSearch, ids: Sequence[UUID]) -
 
 
 async def all_of(tenant_id: int, search: PaymentSearch) -> AsyncIterator[list[dict[str, Any]]]:
-    """All matches, newest first, in chunks of any size; no connection is held between chunks. Raises TimeoutError."""
+    """All matches, newest first, in chunks of any size, as objects of `queries.all_of`; no connection is held between chunks. Raises TimeoutError."""
     cursor: str | None = None
     while True:
         found = await _page(tenant_id, search, limit=AT_ONCE, cursor=cursor, most=AT_ONCE, identified=0)
         if found.timed_out:
             raise TimeoutError(f"a part of the search took longer than {TIME_LIMIT:g} s")
         await database.release()
-        yield found.items
+        yield [full_item(one) for one in found.found]
         cursor = found.next or found.further
         if cursor is None:
             return
@@ -214,7 +218,7 @@ def _read(rows: list[database.Row], limit: int) -> SearchPage:
     more = len(found) > limit
     end = None if ends_at is None else cursor_after(_Place(ends_at, ends_id))
     return SearchPage(
-        items=[one.item for one in found[:limit]],
+        found=found[:limit],
         total=matched,
         more=end is not None,
         next=cursor_after(found[limit - 1]) if more else None,

@@ -74,6 +74,45 @@ async def test_an_export_may_be_compressed_ndjson_and_filtered(api: Api, tenant:
     assert len(lines) == 2
 
 
+async def test_an_export_of_what_the_consoles_list_shows(api: Api, tenant: Tenant, sandbox: Any) -> None:
+    await booked(tenant, 2)
+    wanted = await api.pay("5.00", description="Two coffees", metadata={"order": "A-7"})
+    await api.pay("6.00", description="Two coffees")
+
+    matching = {"search": "coffees", "state": "queued", "amountTo": "5.5", "from": wanted["createdAt"]}
+    job, result = await finished(api, "payments.export", {"format": "ndjson", "matching": matching})
+    (line,) = (await content_of(api, job)).splitlines()
+    _, everything = await finished(api, "payments.export", {"matching": {}})
+
+    assert result["payments"] == 1
+    assert json.loads(line)["correlationId"] == wanted["correlationId"]
+    assert set(json.loads(line)) == {*await get(api, f"/payments/{wanted['correlationId']}/status"), *MORE}
+    assert everything["payments"] == 4
+
+
+MORE = ("createdAt", "description", "metadata", "fee", "refunded")  # of an exported payment, beside its status
+
+
+@pytest.mark.parametrize(
+    ("input", "said"),
+    [
+        ({"matching": {"state": "lost"}}, "state wants one of"),
+        ({"matching": {"amountFrom": "-1"}}, "an amount is out of range"),
+        ({"matching": {"currency": "XXY"}}, "currency is not an ISO 4217 code"),
+        ({"matching": {"search": "a"}, "status": "failed"}, "matching has all filters, and stands alone"),
+        ({"matching": {"colour": "blue"}}, "unknown field"),
+    ],
+)
+async def test_an_export_with_filters_that_do_not_exist_is_refused(
+    api: Api, tenant: Tenant, input: dict[str, Any], said: str
+) -> None:
+    async with api.post("/jobs", json={"kind": "payments.export", "input": input}) as response:
+        answer = await response.json()
+
+    assert response.status == 422
+    assert said in str(answer["errors"])
+
+
 async def test_a_purge_removes_what_was_there_and_no_payment_after_it(api: Api, tenant: Tenant, sandbox: Any) -> None:
     await accept(tenant, 20)
     before = (await get(api, f"/payments/{(await api.pay())['correlationId']}"))["createdAt"]

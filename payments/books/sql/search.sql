@@ -76,6 +76,7 @@ WITH disputed AS MATERIALIZED (
 ), matched AS MATERIALIZED (
     SELECT DISTINCT p.created_at, p.id FROM candidates p
     WHERE p.created_at >= %(since)s AND p.created_at <= %(until)s AND (p.created_at, p.id) < (%(before_at)s, %(before_id)s)
+        AND (%(ids)s::uuid[] IS NULL OR p.correlation_id = ANY(%(ids)s::uuid[]))
         AND (%(status)s::text IS NULL OR p.status = %(status)s)
         AND (%(currency)s::text IS NULL OR p.currency = %(currency)s)
         AND CASE %(shown)s::text
