@@ -217,9 +217,9 @@ export class LiveTable {
     mine.dataset.sequence = row.dataset.sequence;
   }
 
-  // Rows do not move while the pointer or the focus is on them, or while the page is scrolled into them.
+  // Rows do not move while the pointer or the focus is on them or on the button above them, or while the page is scrolled into them.
   readerIsThere() {
-    return this.body.matches(":hover") || this.body.contains(document.activeElement) || this.body.getBoundingClientRect().top < 0;
+    return this.body.matches(":hover") || this.newer.matches(":hover") || this.body.contains(document.activeElement) || this.body.getBoundingClientRect().top < 0;
   }
 
   showNew() {
