@@ -34,6 +34,21 @@ PAGES = (
     Page("home, 7 d", "/", lambda _: {"range": "7d"}),
     Page("home, 30 d", "/", lambda _: {"range": "30d"}),
     Page("payments", "/payments/list"),
+    Page("payments, succeeded", "/payments/list", lambda _: {"status": "succeeded"}),
+    Page("payments, failed", "/payments/list", lambda _: {"status": "failed"}),
+    Page("payments, refunded", "/payments/list", lambda _: {"status": "refunded"}),
+    Page("payments, disputed", "/payments/list", lambda _: {"status": "disputed"}),
+    Page("payments, needs attention", "/payments/list", lambda _: {"status": "attention"}),
+    Page("payments at a processor", "/payments/list", lambda _: {"processor": "fallback", "period": "30d"}),
+    Page("search, id", "/payments/list", lambda sample: {"q": str(sample.id)[:8]}),
+    Page("search, reference", "/payments/list", lambda sample: {"q": sample.reference}),
+    Page("search, amount", "/payments/list", lambda sample: {"q": sample.amount}),
+    Page("search, words", "/payments/list", lambda _: {"q": "order 99"}),
+    Page("search, metadata", "/payments/list", lambda sample: {"q": sample.order}),
+    Page("search, nothing found", "/payments/list", lambda _: {"q": "no such words"}),
+    Page("refunds", "/refunds/list"),
+    Page("refunds, searched", "/refunds/list", lambda _: {"q": "no such words"}),
+    Page("disputes", "/disputes/list"),
 )
 
 # In the service's environment: an owner of the tenant, and the key of her session.

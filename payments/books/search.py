@@ -45,7 +45,7 @@ _NO_AMOUNT = -1  # minor units; no payment has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentSearch:
+class ListSearch:
     """Filters of the console's list; empty or None: no filter. Times are of creation; all limits are inclusive."""
 
     text: str = ""  # the beginning of an id, a processor's reference, an amount, or words of the description and metadata values
@@ -111,7 +111,7 @@ class SearchPage:
         return [one.item for one in self.found]
 
 
-async def page_of(tenant_id: int, search: PaymentSearch, *, limit: int, cursor: str | None = None) -> SearchPage:
+async def page_of(tenant_id: int, search: ListSearch, *, limit: int, cursor: str | None = None) -> SearchPage:
     """A page of matches, newest first. Raises Invalid (422) for a cursor that is none."""
     if not search.is_plain:
         return await _page(tenant_id, search, limit=limit, cursor=cursor, most=LOOKED_AT)
@@ -124,12 +124,12 @@ async def page_of(tenant_id: int, search: PaymentSearch, *, limit: int, cursor: 
     )
 
 
-async def items_of(tenant_id: int, search: PaymentSearch, ids: Sequence[UUID]) -> list[dict[str, Any]]:
+async def items_of(tenant_id: int, search: ListSearch, ids: Sequence[UUID]) -> list[dict[str, Any]]:
     """Those of these payments that match."""
     return (await _page(tenant_id, search, limit=len(ids), ids=ids, most=LOOKED_AT)).items
 
 
-async def all_of(tenant_id: int, search: PaymentSearch) -> AsyncIterator[list[dict[str, Any]]]:
+async def all_of(tenant_id: int, search: ListSearch) -> AsyncIterator[list[dict[str, Any]]]:
     """All matches, newest first, in chunks of any size, as objects of `queries.all_of`; no connection is held between chunks. Raises TimeoutError."""
     cursor: str | None = None
     while True:
@@ -152,7 +152,7 @@ _UNORDERED = {
 }  # sources that the page leaves for `newest` where they have too many rows
 
 
-def _source(search: PaymentSearch, ids: Sequence[UUID] | None) -> str:
+def _source(search: ListSearch, ids: Sequence[UUID] | None) -> str:
     if search.state == ATTENTION:
         return "attention"
     if ids is not None:
@@ -168,7 +168,7 @@ def _source(search: PaymentSearch, ids: Sequence[UUID] | None) -> str:
 
 async def _page(
     tenant_id: int,
-    search: PaymentSearch,
+    search: ListSearch,
     *,
     limit: int,
     most: int,
@@ -232,7 +232,7 @@ class _Place(NamedTuple):
     id: int
 
 
-async def _count(tenant_id: int, search: PaymentSearch) -> Any:
+async def _count(tenant_id: int, search: ListSearch) -> Any:
     parameters = {"tenant": tenant_id, "most": COUNTED + 1, **_window(search)}
     return (await database.fetch(SQL["count"], parameters, prepare=False))[0][0]
 
@@ -240,11 +240,11 @@ async def _count(tenant_id: int, search: PaymentSearch) -> Any:
 # -- Its parameters ----------------------------------------------------------------------------------------------
 
 
-def _window(search: PaymentSearch) -> dict[str, datetime]:
+def _window(search: ListSearch) -> dict[str, datetime]:
     return {"since": search.since or BEGINNING[0], "until": search.until or END[0]}
 
 
-def _parameters(tenant_id: int, search: PaymentSearch) -> dict[str, Any]:
+def _parameters(tenant_id: int, search: ListSearch) -> dict[str, Any]:
     state = None if search.state in ("", ATTENTION) else shown_as(search.state)
     return {
         "tenant": tenant_id,
@@ -265,7 +265,7 @@ def _units(amount: Decimal, rounded: Any) -> list[int]:
     return [min(rounded(amount.scaleb(decimals)), money.LARGEST + 1) for decimals in range(5)]
 
 
-def _text(search: PaymentSearch) -> dict[str, Any]:
+def _text(search: ListSearch) -> dict[str, Any]:
     """What the text may mean: all of it, for the person did not say."""
     text = search.text
     words = text.split()
@@ -293,7 +293,7 @@ def ids_beginning(text: str) -> tuple[UUID, UUID] | tuple[None, None]:
     return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
-def _amounts(search: PaymentSearch) -> list[int]:
+def _amounts(search: ListSearch) -> list[int]:
     """The text as minor units by the number of decimals of a currency."""
     found = [_NO_AMOUNT] * 5
     for decimals, currency in _DECIMALS.items():

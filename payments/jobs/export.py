@@ -11,7 +11,7 @@ from msgspec import Meta
 from payments.api.exports import FULL_COLUMNS, csv_head, csv_text
 from payments.books import queries, search
 from payments.books.queries import PaymentFilters
-from payments.books.search import ATTENTION, LONGEST_TEXT, PaymentSearch
+from payments.books.search import ATTENTION, LONGEST_TEXT, ListSearch
 from payments.money import CURRENCIES, LARGEST
 from payments.states import SHOWN_LOOKS, Status
 from queueing.jobs.kinds import Context, kind
@@ -50,7 +50,7 @@ class MatchingInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
             raise ValueError("a text contains NUL")
 
     @classmethod
-    def of(cls, asked: PaymentSearch) -> Self:
+    def of(cls, asked: ListSearch) -> Self:
         return cls(
             search=asked.text,
             state=asked.state,
@@ -64,8 +64,8 @@ class MatchingInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
         )
 
     @property
-    def asked(self) -> PaymentSearch:
-        return PaymentSearch(
+    def asked(self) -> ListSearch:
+        return ListSearch(
             text=self.search,
             state=self.state,
             processor=self.processor,

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.http import QueryDict
 from django.urls import reverse
 
-from payments.books.search import ATTENTION, LONGEST_TEXT, MOST_WORDS, PaymentSearch
+from payments.books.search import ATTENTION, LONGEST_TEXT, MOST_WORDS, ListSearch
 from payments.money import CURRENCIES, exponent
 from payments.states import SHOWN_LOOKS, UNCERTAIN, Reversal, Status, shown_as
 from registry.edge import typed_numbers
@@ -81,7 +81,7 @@ class ListFilters:
     tenant: Tenant
     entered: dict[str, str]
     errors: dict[str, str]
-    search: PaymentSearch | None
+    search: ListSearch | None
     times: Times
 
     @property
@@ -114,7 +114,7 @@ class ListFilters:
     @property
     def for_browser(self) -> dict[str, Any]:
         """What the page itself can check of a change, and whether the server has to check more."""
-        search = self.search or PaymentSearch()
+        search = self.search or ListSearch()
         certain = search.state if search.state != ATTENTION else ""
         limits = {"since": search.since, "until": search.until, "least": search.least, "largest": search.largest}
         return {
@@ -133,7 +133,7 @@ def read(query: QueryDict, tenant: Tenant) -> ListFilters:
     entered["q"] = entered["q"] or query.get("id", "").strip()
     errors: dict[str, str] = {}
     times = read_times(entered, errors)
-    search = PaymentSearch(
+    search = ListSearch(
         text=read_text(entered["q"], errors),
         state=parsed(_state, entered["status"], "status", "is not a state", errors) or "",
         processor=parsed(_name, entered["processor"], "processor", "is not a name of a processor", errors) or "",
@@ -189,7 +189,7 @@ def _currency(text: str) -> str:
     return text.upper()
 
 
-def _amount(text: str, name: str, search: PaymentSearch, errors: dict[str, str]) -> Decimal | None:
+def _amount(text: str, name: str, search: ListSearch, errors: dict[str, str]) -> Decimal | None:
     currency = search.currency or search.home_currency
     try:
         amount = typed_numbers.read(text, decimals=exponent(currency)) if text else None

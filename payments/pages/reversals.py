@@ -38,7 +38,7 @@ async def refunds(request: PageRequest) -> HttpResponse:
     if filters:
         found = await listing.refunds(visitor.tenant.pk, filters, limit=ROWS, before=context["before"])
     context["items"] = [_refund(row, visitor) for row in found.rows]
-    return _answer(request, context, found, "refunds")
+    return _answer(request, context, found, "refunds", made="Created")
 
 
 @page("GET", "HEAD", "POST")
@@ -60,7 +60,7 @@ async def disputes(request: PageRequest) -> HttpResponse:
     if filters:
         found = await listing.disputes(visitor.tenant.pk, filters, limit=ROWS, before=context["before"])
     context["items"] = [_dispute(row, visitor) for row in found.rows]
-    return _answer(request, context, found, "disputes")
+    return _answer(request, context, found, "disputes", made="Opened")
 
 
 # -- Both ------------------------------------------------------------------------------------------------------
@@ -96,10 +96,14 @@ def _known(states: dict[str, str], text: str) -> str:
     return text
 
 
-def _answer(request: PageRequest, context: dict[str, Any], found: ReversalPage[Any], name: str) -> HttpResponse:
-    context["page"] = found
-    context["older"] = f"{context['newest']}&{urlencode({'cursor': found.next})}" if found.next else None
-    return render(request, f"payments/_{name}.html" if request.htmx else f"payments/{name}.html", context)
+def _answer(
+    request: PageRequest, context: dict[str, Any], found: ReversalPage[Any], name: str, *, made: str
+) -> HttpResponse:
+    """The page, or for htmx the list alone. `made`: what the times of the rows are."""
+    older = f"{context['newest']}&{urlencode({'cursor': found.next})}" if found.next else None
+    part = f"payments/_{name}.html"
+    context |= {"page": found, "older": older, "name": name, "made": made, "part": part}
+    return render(request, part if request.htmx else "payments/reversals.html", context)
 
 
 def _refund(row: RefundRow, visitor: Visitor) -> dict[str, Any]:

@@ -155,6 +155,24 @@ async def test_the_list_follows_what_happens_and_does_not_move_what_is_read(page
     assert "status=failed" in page.url
 
 
+async def test_a_filtered_list_has_only_jobs_that_match(page: Page, api: Api) -> None:
+    later = await page.context.new_page()
+    await later.goto("/jobs/list?from=2099-01-01T00:00")
+    ended = await page.context.new_page()
+    await ended.goto("/jobs/list?status=succeeded")
+    await page.goto("/jobs/list?status=queued")
+    for one in (later, ended, page):
+        await expect(one.locator("[data-live=live]")).to_be_visible()
+    job = await submit(api)
+    await expect(page.locator(f"tr[data-id='{job['id']}']")).to_be_visible()
+
+    await run()
+
+    await expect(page.locator("#jobs tbody tr")).to_have_count(0)
+    await expect(ended.locator(f"tr[data-id='{job['id']}']")).to_be_visible()
+    await expect(later.locator("#jobs tbody tr")).to_have_count(0)
+
+
 @pytest.mark.parametrize("blocked", [False, True], ids=["by websocket", "by long poll"])
 async def test_a_page_shows_progress_and_outcome_without_a_reload(page: Page, api: Api, blocked: bool) -> None:
     job = await submit(api, input={"text": "the answer", "steps": 40, "seconds": 0.1})

@@ -13,7 +13,7 @@ import pytest
 from django.utils import timezone
 
 from payments.books import search
-from payments.books.search import PaymentSearch
+from payments.books.search import ListSearch
 from payments.models import Attempt, Dispute, Payment, Processor, Refund
 from payments.states import FAILED, QUEUED, SUCCEEDED, UNCERTAIN, Reversal, Status
 from queueing.models import Job
@@ -41,7 +41,7 @@ async def made(tenant: Tenant, **fields: Any) -> Payment:
 
 async def found(tenant: Tenant, **filters: Any) -> list[UUID]:
     """The ids that the list shows, newest first."""
-    page = await search.page_of(tenant.pk, PaymentSearch(**filters), limit=25)
+    page = await search.page_of(tenant.pk, ListSearch(**filters), limit=25)
     return [UUID(item["correlationId"]) for item in page.items]
 
 
@@ -161,7 +161,7 @@ async def test_each_state_is_filtered_as_it_is_shown(tenant, processor):
 
     for state, payment in payments.items():
         assert (state, await found(tenant, state=state)) == (state, [payment])
-    everything = (await search.page_of(tenant.pk, PaymentSearch(), limit=25)).items
+    everything = (await search.page_of(tenant.pk, ListSearch(), limit=25)).items
     assert {UUID(item["correlationId"]): item["shown"] for item in everything} == {p: s for s, p in payments.items()}
 
 
@@ -180,7 +180,7 @@ async def test_what_needs_attention_is_what_waits_for_a_person(tenant, processor
     wanted = [disputed.correlation_id, dead.correlation_id, doubt.correlation_id]
     assert await found(tenant, state=search.ATTENTION) == wanted
     shown = await search.items_of(
-        tenant.pk, PaymentSearch(state=search.ATTENTION), [dead.correlation_id, closed.correlation_id]
+        tenant.pk, ListSearch(state=search.ATTENTION), [dead.correlation_id, closed.correlation_id]
     )
     assert [UUID(item["correlationId"]) for item in shown] == [dead.correlation_id]
 
@@ -230,7 +230,7 @@ async def test_a_search_that_was_cut_off_says_so_and_goes_on_from_there(tenant, 
     for n in range(1, 7):
         await made(tenant, created_at=at + timedelta(minutes=n))
 
-    asked = PaymentSearch(text="needle")
+    asked = ListSearch(text="needle")
     pages = [await search.page_of(tenant.pk, asked, limit=25)]
     while pages[-1].further:
         pages.append(await search.page_of(tenant.pk, asked, limit=25, cursor=pages[-1].further))
@@ -258,8 +258,8 @@ async def test_a_state_with_too_many_rows_is_looked_through_from_the_newest(tena
         await (dispute(payment) if state == Reversal.DISPUTED else refund(payment, 1990))
     monkeypatch.setattr(search, "LOOKED_AT", 4)
 
-    page = await search.page_of(tenant.pk, PaymentSearch(state=state), limit=25)
-    rest = await search.page_of(tenant.pk, PaymentSearch(state=state), limit=25, cursor=page.further)
+    page = await search.page_of(tenant.pk, ListSearch(state=state), limit=25)
+    rest = await search.page_of(tenant.pk, ListSearch(state=state), limit=25, cursor=page.further)
 
     shown = [UUID(item["correlationId"]) for item in (*page.items, *rest.items)]
     assert shown == [payment.correlation_id for payment in reversed(payments)]
@@ -282,7 +282,7 @@ async def test_pages_follow_each_other_while_payments_arrive(tenant):
     before = [(await made(tenant)).correlation_id for _ in range(7)]
     seen, cursor = [], None
     while True:
-        page = await search.page_of(tenant.pk, PaymentSearch(), limit=3, cursor=cursor)
+        page = await search.page_of(tenant.pk, ListSearch(), limit=3, cursor=cursor)
         seen += [UUID(item["correlationId"]) for item in page.items]
         await made(tenant)
         if (cursor := page.next) is None:
@@ -484,7 +484,7 @@ async def test_a_person_of_another_tenant_sees_and_exports_nothing(visiting: As,
 async def test_an_export_reads_all_matches_in_blocks(tenant, monkeypatch):
     monkeypatch.setattr(search, "AT_ONCE", 4)
     wanted = [(await made(tenant, description="blue" if n % 3 else "red")).correlation_id for n in range(11)]
-    blocks = [items async for items in search.all_of(tenant.pk, PaymentSearch(text="blue"))]
+    blocks = [items async for items in search.all_of(tenant.pk, ListSearch(text="blue"))]
 
     exported = [UUID(item["correlationId"]) for items in blocks for item in items]
     assert exported == [payment for n, payment in enumerate(wanted) if n % 3][::-1]

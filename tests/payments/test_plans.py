@@ -305,11 +305,15 @@ SMALL = "its tables have a row per processor, endpoint, tenant or worker"
 BY_HAND = "an operator's decision about one row, found by its key"
 INSERT = "adds rows, looks nothing up"
 HOME = "read for the operators' home, from a bounded number of rows by a partial index"
+LIST = (
+    "a page of a list that a person reads: planned each time, with a limit of rows and of time (test_payment_list.py)"
+)
 PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("ledger/prove", "purge/purge_rest",
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
+    **dict.fromkeys(("search/search", "search/count", "search/limits", "listing/refunds", "listing/disputes"), LIST),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **{f"{file}/{name}": HOME for file in SQL if file.startswith("attention_") for name in SQL[file]},
     **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
