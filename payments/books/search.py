@@ -28,7 +28,8 @@ SQL = database.statements(Path(__file__).parent / "sql" / "search.sql")
 ATTENTION: Final = (
     "attention"  # beside the shown states: dead letters, lasting doubts, disputes to respond to, stopped refunds
 )
-LOOKED_AT = 50_000  # payments that a page looks through
+LOOKED_AT = 30_000  # of the newest payments, that a page looks through
+LOOKED_UP = 5_000  # of other sources, whose payments lie apart from each other
 IDENTIFIED = 1_000  # payments that the beginning of an id, or a reference, may find
 COUNTED = 10_000  # of a list without filters
 AT_ONCE = 2_000  # payments that an export looks through with one statement
@@ -114,7 +115,7 @@ class SearchPage:
 async def page_of(tenant_id: int, search: ListSearch, *, limit: int, cursor: str | None = None) -> SearchPage:
     """A page of matches, newest first. Raises Invalid (422) for a cursor that is none."""
     if not search.is_plain:
-        return await _page(tenant_id, search, limit=limit, cursor=cursor, most=LOOKED_AT)
+        return await _page(tenant_id, search, limit=limit, cursor=cursor)
     found, total = await database.concurrently(
         lambda: _page(tenant_id, search, limit=limit, cursor=cursor, most=limit + 1),
         lambda: _count(tenant_id, search),
@@ -126,7 +127,7 @@ async def page_of(tenant_id: int, search: ListSearch, *, limit: int, cursor: str
 
 async def items_of(tenant_id: int, search: ListSearch, ids: Sequence[UUID]) -> list[dict[str, Any]]:
     """Those of these payments that match."""
-    return (await _page(tenant_id, search, limit=len(ids), ids=ids, most=LOOKED_AT)).items
+    return (await _page(tenant_id, search, limit=len(ids), ids=ids)).items
 
 
 async def all_of(tenant_id: int, search: ListSearch) -> AsyncIterator[list[dict[str, Any]]]:
@@ -171,7 +172,7 @@ async def _page(
     search: ListSearch,
     *,
     limit: int,
-    most: int,
+    most: int | None = None,
     cursor: str | None = None,
     ids: Sequence[UUID] | None = None,
     identified: int = IDENTIFIED,
@@ -179,16 +180,17 @@ async def _page(
     parameters = {
         **_parameters(tenant_id, search),
         **dict(zip(("before_at", "before_id"), read_cursor(cursor) if cursor else END, strict=True)),
-        "source": _source(search, ids),
+        "source": (source := _source(search, ids)),
         "ids": None if ids is None else list(ids),
         "limit": limit,
-        "most": most,
+        "most": most or (LOOKED_AT if source == "newest" else LOOKED_UP),
         "identified": identified,
     }
     try:
         rows = await within_limits(SQL["search"], parameters)
-        if rows[0][1] > most and parameters["source"] in _UNORDERED:
-            rows = await within_limits(SQL["search"], {**parameters, "source": "newest"})
+        if rows[0][1] > parameters["most"] and source in _UNORDERED:
+            parameters |= {"source": "newest", "most": most or LOOKED_AT}
+            rows = await within_limits(SQL["search"], parameters)
     except TookTooLong:
         return SearchPage(timed_out=True, more=True)
     return _read(rows, limit)

@@ -257,6 +257,7 @@ async def test_a_state_with_too_many_rows_is_looked_through_from_the_newest(tena
     for payment in payments if status is SUCCEEDED else ():
         await (dispute(payment) if state == Reversal.DISPUTED else refund(payment, 1990))
     monkeypatch.setattr(search, "LOOKED_AT", 4)
+    monkeypatch.setattr(search, "LOOKED_UP", 4)
 
     page = await search.page_of(tenant.pk, ListSearch(state=state), limit=25)
     rest = await search.page_of(tenant.pk, ListSearch(state=state), limit=25, cursor=page.further)

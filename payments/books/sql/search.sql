@@ -5,8 +5,9 @@ SELECT set_config('statement_timeout', %(limit)s::text, true), set_config('jit',
 -- name: search
 -- A page of the console's list, newest first: what matches all filters among the candidates of one source. Planned each time
 -- (prepare=False), with the parameters' values, so that only the branch of that source is left:
---   newest, refunded: in order of their index, `most` rows behind the cursor; `ends_at` and `ends_id` are the last one looked at.
---   open, exceptions, disputes, attention: all rows of a partial index, unless they are more than `most`; then `keyed` says so.
+--   newest, refunded: in order of their index, `most` rows behind the cursor; `ends` is the last one that is looked at.
+--   open, exceptions, disputes: all rows of a partial index; none where they are more than `most`, which the second column tells.
+--   attention: `most` rows of each reason.
 --   ids: these payments.
 -- The source `newest` has in addition what the searched text identifies: payments by the beginning of their id, and by the
 -- reference of an attempt, a refund or a dispute; `identified` of them at most.
@@ -60,6 +61,16 @@ WITH disputed AS MATERIALIZED (
      LIMIT %(identified)s)
     UNION ALL
     (SELECT id FROM referenced WHERE %(source)s = 'newest')
+), ends AS MATERIALIZED (
+    (SELECT created_at, id FROM payments_payment
+     WHERE %(source)s = 'newest' AND tenant_id = %(tenant)s AND created_at > '0001-01-01 00:00:00+00'
+         AND created_at >= %(since)s AND created_at <= %(until)s AND (created_at, id) < (%(before_at)s, %(before_id)s)
+     ORDER BY created_at DESC, id DESC OFFSET %(most)s - 1 LIMIT 1)
+    UNION ALL
+    (SELECT created_at, id FROM payments_payment
+     WHERE %(source)s = 'refunded' AND tenant_id = %(tenant)s AND refunded > 0
+         AND created_at >= %(since)s AND created_at <= %(until)s AND (created_at, id) < (%(before_at)s, %(before_id)s)
+     ORDER BY created_at DESC, id DESC OFFSET %(most)s - 1 LIMIT 1)
 ), candidates AS (
     (SELECT * FROM payments_payment
      WHERE %(source)s = 'newest' AND tenant_id = %(tenant)s AND created_at > '0001-01-01 00:00:00+00'
@@ -73,8 +84,10 @@ WITH disputed AS MATERIALIZED (
     UNION ALL
     SELECT p.* FROM (SELECT DISTINCT id FROM keyed) k
     CROSS JOIN LATERAL (SELECT * FROM payments_payment p WHERE p.tenant_id = %(tenant)s AND p.id = k.id OFFSET 0) p
+    WHERE ((SELECT count(*) FROM keyed) <= %(most)s OR %(source)s IN ('attention', 'ids', 'newest'))
+        AND (%(source)s <> 'newest' OR (p.created_at, p.id) < (SELECT created_at, id FROM ends))  -- the others are among the newest
 ), matched AS MATERIALIZED (
-    SELECT DISTINCT p.created_at, p.id FROM candidates p
+    SELECT p.created_at, p.id FROM candidates p
     WHERE p.created_at >= %(since)s AND p.created_at <= %(until)s AND (p.created_at, p.id) < (%(before_at)s, %(before_id)s)
         AND (%(ids)s::uuid[] IS NULL OR p.correlation_id = ANY(%(ids)s::uuid[]))
         AND (%(status)s::text IS NULL OR p.status = %(status)s)
@@ -125,17 +138,7 @@ LEFT JOIN LATERAL (
     SELECT bool_or(closed_at IS NULL) AS open, bool_or(closed_at IS NOT NULL AND withdrawn > 0) AS lost
     FROM payments_dispute WHERE payment_id = p.id AND tenant_id + 0 = %(tenant)s AND p.status = 'succeeded'
 ) d ON true
-LEFT JOIN LATERAL (
-    (SELECT created_at, id FROM payments_payment
-     WHERE %(source)s = 'newest' AND tenant_id = %(tenant)s AND created_at > '0001-01-01 00:00:00+00'
-         AND created_at >= %(since)s AND created_at <= %(until)s AND (created_at, id) < (%(before_at)s, %(before_id)s)
-     ORDER BY created_at DESC, id DESC OFFSET %(most)s - 1 LIMIT 1)
-    UNION ALL
-    (SELECT created_at, id FROM payments_payment
-     WHERE %(source)s = 'refunded' AND tenant_id = %(tenant)s AND refunded > 0
-         AND created_at >= %(since)s AND created_at <= %(until)s AND (created_at, id) < (%(before_at)s, %(before_id)s)
-     ORDER BY created_at DESC, id DESC OFFSET %(most)s - 1 LIMIT 1)
-) e ON true
+LEFT JOIN ends e ON true
 ORDER BY p.created_at DESC, p.id DESC;
 
 -- name: count
