@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("payments", "0002_return_url"),
+        ("payments", "0003_processor_public_only"),
     ]
 
     operations = [
