@@ -19,6 +19,7 @@ from payments.pages.explain.rules import explain
 from payments.pages.facts import PaymentFacts, facts_of, history_of
 from payments.pages.payer import with_action
 from payments.pages.timeline import payers_timeline, timeline
+from payments.refunds import disputes
 from payments.states import TERMINAL
 from payments.templatetags.payments import sentence
 from registry.edge.pages import PageRequest, known, page
@@ -28,7 +29,6 @@ from registry.tenants import links
 
 # Seconds between refreshes of what changes without an event: look-ups, processors, discrepancies.
 WHILE_OPEN, ONCE_FINAL = 3, 20
-STRIPE_DASHBOARD = "https://dashboard.stripe.com"
 
 
 @page("GET", "HEAD")
@@ -145,20 +145,10 @@ def _link(verb: str, visitor: Visitor, correlation_id: UUID, facts: PaymentFacts
         case x if x == PAYERS_PAGE:
             return _payers_page(visitor.tenant.pk, correlation_id)
         case x if x == DISPUTE_PAGE and facts.dispute:
-            return _dispute_page(facts, facts.dispute.reference)
+            return disputes.page_of(
+                kind=facts.kind, url=facts.url, reference=facts.dispute.reference, live=facts.mode == Tenant.Mode.LIVE
+            )
     return ""
-
-
-def _dispute_page(facts: PaymentFacts, reference: str) -> str:
-    """The dispute's page at Stripe, or at a simulated one; empty for other processors."""
-    if facts.kind != "stripe":
-        return ""
-    mode = "" if facts.mode == Tenant.Mode.LIVE else "test/"
-    return (
-        f"{facts.url.rstrip('/')}/sandbox/dispute/{reference}"
-        if facts.url
-        else f"{STRIPE_DASHBOARD}/{mode}disputes/{reference}"
-    )
 
 
 def _payers_page(tenant_id: int, correlation_id: UUID) -> str:

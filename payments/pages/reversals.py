@@ -10,8 +10,10 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from payments.money import decimal_text
+from payments.pages.codes import words
 from payments.pages.filters import form_of, read_text, read_times, set_of
 from payments.refunds import listing, operate
+from payments.refunds.disputes import page_of
 from payments.refunds.listing import DISPUTE_STATES, STOPPED, DisputeRow, RefundRow, ReversalFilters, ReversalPage
 from payments.states import RefundStatus
 from registry.edge.entered import parsed
@@ -21,7 +23,6 @@ from registry.models import Tenant
 
 ROWS = 25  # of a page
 FIELDS = ("q", "status", "from", "to", "period", "zone")
-STRIPE_DASHBOARD = "https://dashboard.stripe.com"
 LONGEST_CURSOR = 18  # digits of an id
 REFUND_WORDS = {STOPPED: "needs attention", **{status.value: status.label.lower() for status in RefundStatus}}
 DISPUTE_WORDS = {state: state.replace("_", " ") for state in DISPUTE_STATES}
@@ -110,6 +111,7 @@ def _refund(row: RefundRow, visitor: Visitor) -> dict[str, Any]:
     return {
         "row": row,
         "amount": decimal_text(row.amount, row.currency),
+        "code": words(row.code),
         "act": reverse("refund_act", args=[row.public_id]) if row.stopped and visitor.may_act else None,
     }
 
@@ -119,14 +121,7 @@ def _dispute(row: DisputeRow, visitor: Visitor) -> dict[str, Any]:
         "row": row,
         "amount": decimal_text(row.amount, row.currency),
         "withdrawn": decimal_text(row.withdrawn, row.currency),
-        "page": dispute_page(row, live=visitor.tenant.mode == Tenant.Mode.LIVE),
+        "page": page_of(
+            kind=row.kind, url=row.url, reference=row.reference, live=visitor.tenant.mode == Tenant.Mode.LIVE
+        ),
     }
-
-
-def dispute_page(row: DisputeRow, *, live: bool) -> str:
-    """Where evidence is given: the dispute's page at Stripe, or at a simulated one; empty for other processors."""
-    if row.kind != "stripe":
-        return ""
-    if row.url:
-        return f"{row.url.rstrip('/')}/sandbox/dispute/{row.reference}"
-    return f"{STRIPE_DASHBOARD}/{'' if live else 'test/'}disputes/{row.reference}"

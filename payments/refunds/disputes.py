@@ -29,6 +29,7 @@ RANKS: Final = {
     "lost": 4,
 }
 CLOSED: Final = max(RANKS.values())
+STRIPE_DASHBOARD: Final = "https://dashboard.stripe.com"
 UNKNOWN: Final = 2  # a status that Stripe has added since: open, and not the first
 
 
@@ -45,6 +46,15 @@ class KnownDispute(NamedTuple):
 
 def rank(status: str) -> int:
     return RANKS.get(status, UNKNOWN)
+
+
+def page_of(*, kind: str | None, url: str | None, reference: str, live: bool) -> str:
+    """Where evidence is given: the dispute's page at Stripe, or at a simulated one; empty for processors of other kinds."""
+    if kind != "stripe":
+        return ""
+    if url:
+        return f"{url.rstrip('/')}/sandbox/dispute/{reference}"
+    return f"{STRIPE_DASHBOARD}/{'' if live else 'test/'}disputes/{reference}"
 
 
 async def book(conn: AsyncConnection, *, tenant_id: int, processor_id: int, report: DisputeReport) -> list[live.Event]:

@@ -8,9 +8,11 @@ from django import template
 from payments.states import (
     LOOKS,
     PROCESSING,
+    REFUND_LOOKS,
     SHOWN_LOOKS,
     SUCCEEDED,
     Look,
+    RefundStatus,
     ShownState,
     Status,
     shown_as,

@@ -86,7 +86,7 @@ async def test_a_refund_is_shown_with_its_payment_amount_state_and_reason(visiti
     assert status == 200
     assert f"/payments/{payment.correlation_id}/live?tenant={tenant.slug}" in shown
     assert "R$5.00 ● returned torn box ana default" in returned
-    assert "✕ failed insufficient funds at the processor" in failed
+    assert "✕ failed the account has not enough money at the processor" in failed
 
 
 @pytest.mark.parametrize("status", RefundStatus)
