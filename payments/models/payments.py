@@ -171,9 +171,7 @@ class Payment(WorkRow):
             ),
             # Without a refund a payment has no entry: an accept and a settlement pay for the condition only.
             models.Index(
-                fields=["tenant", "created_at", "id"],
-                condition=models.Q(refunded__gt=0),
-                name="payment_refunded",
+                fields=["tenant", "created_at", "id"], condition=models.Q(refunded__gt=0), name="payment_refunded"
             ),
             models.Index(
                 fields=["processor", "requested_at", "tenant"],
@@ -215,8 +213,7 @@ class Attempt(AsyncModelMixin, models.Model):
 
     class Meta:
         ordering = ["-payment_id", "-number"]
-        # For the search of the console. The condition is of that search alone, so that no look-up can use the index; attempts
-        # without a reference, as those at processors of kind http, have no entry.
+        # The condition is of the console's search alone, so that no look-up can use the index.
         indexes = [
             models.Index(
                 fields=["reference", "tenant"], condition=models.Q(reference__gt=" "), name="attempt_reference"
