@@ -12,11 +12,11 @@ from payments.models.payments import (
     PaymentEvent,
     Processor,
     Rollup,
-    SandboxBooking,
     Stream,
 )
 from payments.models.reconciliation import Difference, Reconciliation
 from payments.models.refunds import Dispute, Refund, SandboxRefund
+from payments.models.sandbox import SandboxBooking
 
 __all__ = [
     "Attempt",

@@ -169,7 +169,6 @@ class Payment(WorkRow):
                 condition=models.Q(closed__in=[FAILED.value, CANCELED.value, REQUIRES_ACTION.value]),
                 name="payment_exceptions",
             ),
-            # Without a refund a payment has no entry: an accept and a settlement pay for the condition only.
             models.Index(
                 fields=["tenant", "created_at", "id"], condition=models.Q(refunded__gt=0), name="payment_refunded"
             ),
@@ -345,15 +344,3 @@ class DeadLetter(AsyncModelMixin, models.Model):
 
     def __str__(self) -> str:
         return f"dead letter {self.pk}: {self.code.replace('_', ' ')}"
-
-
-class SandboxBooking(AsyncModelMixin, models.Model):
-    """A booking in the books of a processor of kind `sandbox`, apart from ours."""
-
-    pk = models.CompositePrimaryKey("processor_id", "correlation_id")
-    processor_id = models.BigIntegerField()
-    correlation_id = models.UUIDField()
-    amount = models.BigIntegerField()
-    currency = models.CharField(max_length=3)
-    requested_at = models.DateTimeField()
-    booked_at = models.DateTimeField(db_default=Now())

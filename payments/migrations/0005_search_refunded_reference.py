@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("payments", "0003_processor_public_only"),
+        ("payments", "0004_words_of_the_admin"),
     ]
 
     operations = [
