@@ -26,6 +26,7 @@ export.TABLES |= {
     "queueing.Trace": Table(content=("data",)),
 }
 export.LEFT_OUT["queueing.Worker"] = "processes of the service, of no tenant"
+export.LEFT_OUT["queueing.ChoreRun"] = "periodic tasks of the service, of no tenant"
 
 _NAMES = "names that the tenant's programs chose for queues and readers"
 _IDS = "ids that the tenant's programs chose; what they name is blanked"

@@ -24,18 +24,20 @@ AS_THE_OPEN_TENANT = {
     "payments", "payments/batch", "payments/{}", "payments/{}/status", "payments/{}/events", "payments/{}/refunds",
     "payments/{}/refunds/{}", "payments/{}/cancel", "payments/{}/capture", "payments-summary", "purge-payments",
     "", "overview", "payments/{}/live", "payments/{}/look", "payments/{}/refund",
-    "processors/{}/behaviour", "test-payment",
+    "processors/{}/behaviour", "test-payment", "payments/list", "payments/list/rows", "payments/{}/act",
 }  # fmt: skip
 # Nobody's: they show no tenant, or have a proof of their own (a signature, a token, a password).
 PUBLIC = {
     "health", "health/live", "health/ready", "metrics", "metrics/prometheus", "openapi.json", "docs", "static/{}",
     "login", "logout", "invitation/{}", "signup", "signup/{}/details", "signup/{}/users", "signup/{}/plan",
     "signup/{}/payment", "signup/{}/paid", "signup/{}/live", "webhooks/stripe/{}", "webhooks/billing", "jobs/{}/file",
+    "password", "password/{}/{}",
 }  # fmt: skip
 PAGES_FOR_MEMBERS = (
     "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/callbacks", "webhooks/{}", "webhooks/deliveries/{}", "plan",
     "plan/paid", "jobs/list", "jobs/schedules", "jobs/schedules/{}", "jobs/{}/live", "jobs/{}/live/events", "workers",
     "developers", "developers/requests", "developers/requests/{}", "team", "settings", "audit",
+    "processors", "processors/{}", "routing", "refunds/list", "disputes/list", "refunds/{}/act", "payments/list/export",
 )  # fmt: skip
 
 
