@@ -23,7 +23,7 @@ NAMES = (
     *("accept", "settle", "contest", "latency", "summary", "memory", "recovery"),
     *("webhooks-in", "webhooks-out"),
     *("queue-push", "queue-pop", "queue-dwell", "queue-latency", "queue-groups", "queue-history", "queue-peers"),
-    *("jobs", "refunds-chaos"),
+    *("jobs", "refunds-chaos", "console"),
 )
 RESULTS = Path(__file__).parent / "results"
 
