@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from bench.console.fill import Sample
 from bench.place import ROOT, Place
 
-PAUSE = 1.6  # seconds before each page: pages keep figures in memory for up to 5 s, and there are more than four pages
+PAUSE = 1.6  # seconds before each page: pages keep figures in memory for up to 10 s, and there are seven pages
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ class Page:
         return f"{self.path}?{urlencode({'tenant': 'bench', **self.query(sample)})}"
 
 
+def days_ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M")
+
+
 PAGES = (
     Page("home, 1 h", "/", lambda _: {"range": "1h"}),
     Page("home, 24 h", "/", lambda _: {"range": "24h"}),
     Page("home, 7 d", "/", lambda _: {"range": "7d"}),
     Page("home, 30 d", "/", lambda _: {"range": "30d"}),
     Page("payments", "/payments/list"),
+    Page("balance and ledger", "/balance"),
+    Page("ledger, a day three weeks ago", "/balance", lambda _: {"from": days_ago(21), "to": days_ago(20)}),
 )
 
 # In the service's environment: an owner of the tenant, and the key of her session.
