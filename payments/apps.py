@@ -8,9 +8,11 @@ from django.apps import AppConfig
 # sources of attention, columns to export and erase.
 CAPABILITIES = (
     "billing.advance",
+    "billing.attention",
     "billing.readiness",
     "books.attention",
     "books.export",
+    "books.figures",
     "books.ledger",
     "books.webhooks",
     "inbound.attention",
@@ -26,6 +28,7 @@ CAPABILITIES = (
     "refunds.attention",
     "refunds.work",
     "routing.attention",
+    "routing.takers",
     "settle.attention",
     "settle.health",
     "settle.work",

@@ -10,7 +10,7 @@ from payments.billing.pages import password, plan, signup
 from payments.billing.pages import team as _team  # noqa: F401 - a part of the page of the team
 from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
-from payments.pages import home, payer, payment, reversals
+from payments.pages import balance, home, payer, payment, reversals, simulation
 from payments.pages import payments as payment_pages
 from payments.pages import settings as _settings  # noqa: F401 - a part of the page of settings
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
@@ -42,8 +42,9 @@ pages = [
     path("refunds/list", reversals.refunds, name="refund_list"),
     path("refunds/<uuid:refund_id>/act", reversals.refund_act, name="refund_act"),
     path("disputes/list", reversals.disputes, name="dispute_list"),
-    path("processors/<slug:name>/behaviour", home.set_behaviour, name="set_behaviour"),
-    path("test-payment", home.send_test_payment, name="send_test_payment"),
+    path("balance", balance.balance, name="balance"),
+    path("processors/<slug:name>/behaviour", simulation.set_behaviour, name="set_behaviour"),
+    path("test-payment", simulation.send_test_payment, name="send_test_payment"),
     path("signup", signup.start, name="signup"),
     path("signup/<uuid:id>/details", signup.details, name="signup_details"),
     path("signup/<uuid:id>/users", signup.users, name="signup_users"),
@@ -66,5 +67,6 @@ register(
     NavigationEntry(label="Processors", path="/processors", group="Operations", order=10, below=("/routing",)),
     NavigationEntry(label="Refunds", path="/refunds/list", order=20, below=("/refunds",)),
     NavigationEntry(label="Disputes", path="/disputes/list", order=30, below=("/disputes",)),
+    NavigationEntry(label="Balance and ledger", path="/balance", order=40),
     NavigationEntry(label="Plan", path="/plan", group="Account", order=20),
 )

@@ -10,7 +10,7 @@ class RegistryConfig(AppConfig):
     verbose_name = "Tenants and access"
 
     def ready(self) -> None:
-        from registry.operators import database_attention  # noqa: F401 - its sources of attention
+        from registry.operators import database_attention, key_attention  # noqa: F401 - their sources of attention
         from registry.tenants import audit_chain  # noqa: F401 - its chore
 
 

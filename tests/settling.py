@@ -98,11 +98,13 @@ class Try(NamedTuple):
     latency_ms: int | None
 
 
-async def accept(tenant: Tenant, count: int = 1, *, amount: int = 1990, **fields: Any) -> list[UUID]:
+async def accept(
+    tenant: Tenant, count: int = 1, *, amount: int = 1990, currency: str = "BRL", **fields: Any
+) -> list[UUID]:
     """`count` payments of `tenant`, durable and due."""
     ids = [uuid4() for _ in range(count)]
     orders = [
-        NewPayment(tenant_id=tenant.pk, correlation_id=one, amount=amount, currency="BRL", **fields) for one in ids
+        NewPayment(tenant_id=tenant.pk, correlation_id=one, amount=amount, currency=currency, **fields) for one in ids
     ]
     for receipt in await submit_many(orders):
         assert isinstance(receipt, Receipt), receipt

@@ -119,11 +119,21 @@ FROM payments_payment, (VALUES (1), (3600)) AS widths (width)
 WHERE status = 'succeeded'
 GROUP BY 1, 2, 3, 4, 5
 """
+# Times from acceptance to settlement by bucket, as the settling statement counts them.
+ATTEMPT_ROLLUPS = """
+INSERT INTO payments_attemptrollup (tenant_id, width, starts_at, processor_id, status, bucket, attempts, answers, latency_ms)
+SELECT p.tenant_id, width, date_bin(make_interval(secs => width), p.changed_at, 'epoch'), a.processor_id, p.status,
+    floor(ln(extract(epoch FROM p.changed_at - p.created_at)::float8 * 1000) / ln(2) * 4), count(*), count(*), sum(a.latency_ms)
+FROM payments_payment p JOIN payments_attempt a ON a.tenant_id = p.tenant_id AND a.payment_id = p.id AND a.number = p.attempt,
+    (VALUES (60), (3600)) AS widths (width)
+WHERE p.status IN ('succeeded', 'failed') AND (width = 3600 OR p.changed_at > now() - interval '2 days')
+GROUP BY 1, 2, 3, 4, 5, 6
+"""
 TABLES = {
     "payments_payment": PAYMENTS, "payments_attempt": ATTEMPTS, "payments_paymentevent": EVENTS, "payments_ledgerentry": LEDGER,
     "payments_refund": REFUNDS, "payments_dispute": DISPUTES,
 }  # fmt: skip
-TOTALS = {"payments_rollup": ROLLUPS}
+TOTALS = {"payments_rollup": ROLLUPS, "payments_attemptrollup": ATTEMPT_ROLLUPS}
 NUMBERED = ("payments_payment", "payments_refund", "payments_dispute")  # whose ids are given here
 
 

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from bench.console.fill import Sample
 from bench.place import ROOT, Place
 
-PAUSE = 1.6  # seconds before each page: pages keep figures in memory for up to 5 s, and there are more than four pages
+PAUSE = (
+    1.6  # seconds before each page: pages keep figures in memory for up to 10 s, and there are more than seven pages
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class Page:
 
     def address(self, sample: Sample) -> str:
         return f"{self.path}?{urlencode({'tenant': 'bench', **self.query(sample)})}"
+
+
+def days_ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M")
 
 
 PAGES = (
@@ -49,6 +56,8 @@ PAGES = (
     Page("refunds", "/refunds/list"),
     Page("refunds, searched", "/refunds/list", lambda _: {"q": "no such words"}),
     Page("disputes", "/disputes/list"),
+    Page("balance and ledger", "/balance"),
+    Page("ledger, a day three weeks ago", "/balance", lambda _: {"from": days_ago(21), "to": days_ago(20)}),
 )
 
 # In the service's environment: an owner of the tenant, and the key of her session.

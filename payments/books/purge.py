@@ -46,6 +46,7 @@ async def purge(*, tenant_id: int, within: float | None = None, before: datetime
         gone, after, more = gone + removed, last or after, last is not None
         if time.monotonic() >= until and (left := await count(tenant_id, before)):
             return Purged(gone, left)
+    await _sliced(_statistics, tenant_id, before)
     while await _sliced(_rest, tenant_id) and time.monotonic() < until:
         pass
     return Purged(gone, 0)
@@ -88,6 +89,13 @@ async def _rollups(conn: AsyncConnection, tenant_id: int, booked: Sequence[Seque
     await database.rows(conn, SQL["hold_rollups"], keys, prepare=False)
     sums = {"amounts": list(amounts), "fees": [fee or 0 for fee in fees]}
     await database.rows(conn, SQL["purge_rollups"], {**keys, **sums}, prepare=False)
+
+
+async def _statistics(conn: AsyncConnection, tenant_id: int, before: datetime) -> None:
+    """Delete the statistics of attempts until that time, which the console's home shows."""
+    asked = {"tenant": tenant_id, "before": before}
+    for name in ("hold_statistics", "purge_statistics"):
+        await database.rows(conn, SQL[name], asked, prepare=False)
 
 
 async def _rest(conn: AsyncConnection, tenant_id: int) -> int:

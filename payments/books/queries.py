@@ -1,8 +1,8 @@
-"""Read payments: one, a page, all, the dashboard. Results are the objects of contract section 2."""
+"""Read payments: one, a page, all. Results are the objects of contract section 2; figures of the home are in figures.py."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -10,7 +10,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import CharField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
 from payments.books.events import status_body
 from payments.models import Attempt, Payment, Processor
@@ -24,8 +23,6 @@ from registry.errors import Invalid
 
 SQL = database.statements(Path(__file__).parent / "sql" / "queries.sql")
 METHOD_FIELDS = ("paymentMethod", "customer", "offSession")  # of a payment's method, shown to its sender
-SERIES = timedelta(minutes=5)  # of the dashboard's charts
-RATE_OVER = 10  # seconds, for averages per second
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,47 +241,3 @@ async def all_of(tenant_id: int, filters: PaymentFilters, *, full: bool = False)
         if len(rows) < size:
             return
         cursor = cursor_after(rows[-1])
-
-
-# -- The dashboard ---------------------------------------------------------------------------------------------
-
-
-async def dashboard(tenant_id: int) -> dict[str, Any]:
-    """The figures of a tenant's dashboard: totals, processors, and the last minutes by second."""
-    now = timezone.now()
-    params = {"tenant": tenant_id, "since": now - SERIES, "rate_over": RATE_OVER}
-    numbers, processors, series = await database.concurrently(
-        lambda: database.fetch(SQL["numbers"], params),
-        lambda: database.fetch(SQL["processors"], params),
-        lambda: database.fetch(SQL["series"], params),
-    )
-    in_flight, waiting, oldest, accepted, settled = numbers[0]
-    return {
-        "acceptedPerSecond": round(float(accepted), 1),
-        "settledPerSecond": round(float(settled), 1),
-        "inFlight": in_flight,
-        "waiting": waiting,
-        "oldestWaitingSeconds": round(float(oldest), 1),
-        "processors": [_card(row) for row in processors],
-        "series": {
-            "at": [int(at.timestamp()) for at, *_ in series],
-            "accepted": [a for _, a, _ in series],
-            "settled": [s for *_, s in series],
-        },
-    }
-
-
-def _card(row: database.Row) -> dict[str, Any]:
-    name, kind, fee, options, enabled, breaker, failing, minimum, trend, share = row
-    return {
-        "name": name,
-        "kind": kind,
-        "fee": str(fee.normalize()) if fee else "0",
-        "enabled": enabled,
-        "breaker": breaker,
-        "failing": failing,
-        "minResponseMs": minimum,
-        "trendMs": round(trend, 1),
-        "share": round(float(share), 3),
-        "options": options,
-    }

@@ -68,17 +68,31 @@ async def summary(
 
     Without `currency` amounts of all currencies are added up, as processors do.
     """
-    bounds = {
-        f"{name}_{side}": at
-        for name, span in spans(start, end).items()
-        for side, at in zip(("from", "to"), span, strict=True)
-    }
     totals: dict[str, dict] = {}
-    for name, unit, payments, amount in await database.fetch(
-        SQL["summary"], {"tenant": tenant_id, "currency": currency, **bounds}
-    ):
+    for name, unit, payments, amount in await _read(tenant_id, start, end, currency):
         total = totals.setdefault(name, {"totalRequests": 0, "totalAmount": Decimal("0.00")})
         total["totalRequests"] += payments
         if payments:
             total["totalAmount"] += Decimal(decimal_text(amount, unit))
     return totals
+
+
+async def volumes(*, tenant_id: int, start: datetime | None, end: datetime | None = None) -> dict[str, tuple[int, int]]:
+    """Payments and their amount in minor units, by currency; the window as in `summary`."""
+    found: dict[str, tuple[int, int]] = {}
+    for _, unit, payments, amount in await _read(tenant_id, start, end, None):
+        if payments:
+            count, total = found.get(unit, (0, 0))
+            found[unit] = (count + payments, total + amount)
+    return found
+
+
+async def _read(
+    tenant_id: int, start: datetime | None, end: datetime | None, currency: str | None
+) -> list[database.Row]:
+    bounds = {
+        f"{name}_{side}": at
+        for name, span in spans(start, end).items()
+        for side, at in zip(("from", "to"), span, strict=True)
+    }
+    return await database.fetch(SQL["summary"], {"tenant": tenant_id, "currency": currency, **bounds})

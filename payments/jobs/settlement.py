@@ -16,6 +16,7 @@ from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settlement.sql")
 
+NAME = "reports.settlement"
 SLICE = 100_000  # ledger entries per statement
 ROWS_SHOWN = 200  # of the report in the result; the file has all
 TIMEOUT = 3600.0  # seconds
@@ -36,7 +37,7 @@ class SettlementInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("timezone is not a name of the IANA database")
 
 
-@kind("reports.settlement", input=SettlementInput, runs="loop", timeout=TIMEOUT)
+@kind(NAME, input=SettlementInput, runs="loop", timeout=TIMEOUT)
 async def settlement(context: Context, asked: SettlementInput) -> dict[str, Any]:
     """Report what was settled: gross, fees, refunds, disputes and net, per day, processor and currency."""
     zone = ZoneInfo(asked.timezone)

@@ -17,9 +17,11 @@ from payments.models.payments import (
 from payments.models.reconciliation import Difference, Reconciliation
 from payments.models.refunds import Dispute, Refund, SandboxRefund
 from payments.models.sandbox import SandboxBooking
+from payments.models.statistics import AttemptRollup
 
 __all__ = [
     "Attempt",
+    "AttemptRollup",
     "DeadLetter",
     "Difference",
     "Dispute",

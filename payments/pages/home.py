@@ -1,43 +1,62 @@
-"""The home page of a tenant: figures, processors, and in a sandbox the controls of test payments."""
+"""The home page of a tenant: what needs attention, figures of a range of time, processors, and a sandbox's controls."""
 
+import asyncio
 import json
-import time
+import math
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
-from uuid import uuid4
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
-from django_async_backend.db.transaction import async_atomic
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
-from payments.billing.pages.plan import banner
-from payments.books import queries
-from payments.intake.intake import submit
-from payments.intake.payment import NewPayment
-from payments.models import Processor
-from payments.money import decimal_text, typed_amount
+from payments.books import figures
+from payments.books.figures import RANGES, PastRange, Unfinished
+from payments.money import decimal_text
 from payments.processors.sandbox_behaviours import BEHAVIOURS, behaviour_of
+from payments.routing.pages.processors import ProcessorCard, cards
 from registry.data import database
 from registry.data.cache import Cached
-from registry.edge.cards import CARD, holds_card
 from registry.edge.pages import PageRequest, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
-from registry.errors import Invalid, Problem
 from registry.models import Tenant
-from registry.tenants import audit
+from registry.operators import attention
+from registry.operators.attention import Item, Severity
 
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
-OVERVIEW_FRESH = 1.0  # seconds; each open page asks every 2 s, and all pages of a process share one answer
-OVERVIEWS_KEPT = 1_000  # tenants
-LONGEST_DESCRIPTION = 200  # characters in the test payment's form
+PRESENT_FRESH = 1.0  # seconds; each open page asks every 2 s, and all pages of a process share one answer
+PAST_FRESH = 5.0  # seconds; the shortest point of a chart is a minute
+PAST_STALE = 10.0  # seconds that pages get the value before, while a new one is read
+KEPT = 1_000  # tenants
+USUAL = {
+    Tenant.Mode.SANDBOX: "1h",
+    Tenant.Mode.LIVE: "24h",
+}  # range without one in the address: in a sandbox people look for what they just sent
+SHOWN = 4  # items of attention, without `?attention=all`: the figures must be in the first view
+LOOKS = {
+    Severity.CRITICAL: {"shape": "✕", "colour": "red", "word": "Critical"},
+    Severity.WARNING: {"shape": "◑", "colour": "amber", "word": "Warning"},
+    Severity.NOTICE: {"shape": "○", "colour": "blue", "word": "Notice"},
+}
+FOR_GUESTS = ("processors.",)  # beginnings of the names of sources that guests of the open tenant may see
 
 
-async def _figures(tenant_id: int) -> dict[str, Any]:
-    return await queries.dashboard(tenant_id)
+async def _present(tenant_id: int) -> dict[str, Any]:
+    return {**await figures.present(tenant_id), "cards": await cards(tenant_id)}
 
 
-overviews: Cached[int, dict[str, Any]] = Cached(_figures, fresh=OVERVIEW_FRESH, kept=OVERVIEWS_KEPT)
+async def _past(key: tuple[int, str]) -> dict[str, Any]:
+    tenant_id, within = key
+    return await figures.past(tenant_id, RANGES[within])
+
+
+async def _needs(tenant_id: int) -> list[Item]:
+    return await attention.items([tenant_id])
+
+
+presents: Cached[int, dict[str, Any]] = Cached(_present, fresh=PRESENT_FRESH, kept=KEPT)
+pasts: Cached[tuple[int, str], dict[str, Any]] = Cached(_past, fresh=PAST_FRESH, stale=PAST_STALE, kept=KEPT)
+needs: Cached[int, list[Item]] = Cached(_needs, fresh=PAST_FRESH, stale=PAST_STALE, kept=KEPT)
 
 
 @page("GET", "HEAD")
@@ -46,134 +65,144 @@ async def home(request: PageRequest) -> HttpResponse:
     visitor = await visitor_of(request, guests=True)
     if visitor is None:
         return await nowhere(request)
-    return await _home(request, visitor)
+    return await shown(request, visitor)
 
 
 @page("GET", "HEAD")
 async def overview(request: PageRequest) -> HttpResponse:
-    """The figures: numbers, chart data, processors. Refreshed by the page."""
-    return render(request, "payments/_overview.html", await _overview(await known(request, guests=True)))
+    """The part of the page that changes: attention, figures, chart data, processors. Refreshed by the page."""
+    return render(request, "payments/_overview.html", await overview_of(request, await known(request, guests=True)))
 
 
-async def _home(request: HttpRequest, visitor: Visitor, **more: Any) -> HttpResponse:
-    context = {**await _overview(visitor), "banner": await banner(visitor.tenant), **more}
+async def shown(request: HttpRequest, visitor: Visitor, **more: Any) -> HttpResponse:
+    """The page; `more`: a form that was refused."""
+    context = {**await overview_of(request, visitor), **more}
     return render(request, "payments/home.html", context, status=422 if more else 200)
 
 
-async def _overview(visitor: Visitor) -> dict[str, Any]:
+async def overview_of(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
+    """What the part that changes shows, to this visitor."""
+    usual = RANGES[USUAL[Tenant.Mode(visitor.tenant.mode)]]
+    within = RANGES.get(request.GET.get("range", ""), usual)
     await (
         database.release()
     )  # a hundred waiting requests that hold connections would leave none for the one they wait for
-    shared = await overviews.get(visitor.tenant.pk)
-    figures = {**shared, "processors": [dict(processor) for processor in shared["processors"]]}
-    for number, processor in enumerate(figures["processors"]):
-        processor["colour"] = LINES[number % len(LINES)]
-        if processor["kind"] == "sandbox":
-            chosen = behaviour_of(processor["options"])
-            processor["effect"] = BEHAVIOURS[chosen].effect
-            processor["switches"] = [
-                {"value": v, "word": b.word, "bad": b.bad, "on": v == chosen} for v, b in BEHAVIOURS.items()
-            ]
-    response = {p["name"]: p["trendMs"] for p in figures["processors"]}
+    tenant, whole = visitor.tenant, request.GET.get("attention") == "all"
+    present, past, needed = await asyncio.gather(
+        presents.get(tenant.pk), pasts.get((tenant.pk, within.key)), needs.get(tenant.pk)
+    )
+    items = [_item(item, visitor) for item in needed if _may_see(item, visitor)]
+    processors = [_processor(one, number, past) for number, one in enumerate(present["cards"])]
+    balance = {unit: (0, amount) for unit, amount in past["balance"].items()}
     return {
         "visitor": visitor,
-        "figures": figures,
-        "series": json.dumps({**figures["series"], "response": response}, separators=(",", ":")),
-        "any_sandbox": any("switches" in p for p in figures["processors"]),
-        "any_card": any(p["kind"] == "stripe" and p["enabled"] for p in figures["processors"]),
-        "add_processor": f".venv/bin/python manage.py processor add {visitor.tenant.slug} default --kind sandbox --fee 0.05",
+        "range": within,
+        "ranges": _ranges(visitor, within),
+        "items": items if whole else items[:SHOWN],
+        "more_items": 0 if whole else len(items[SHOWN:]),
+        "here": urlencode({"tenant": tenant.slug, "range": within.key, **({"attention": "all"} if whole else {})}),
+        "present": present,
+        "parts": _parts(present["unfinished"]),
+        "past": past,
+        "volumes": _amounts(past["volumes"], tenant.currency),
+        # rounded down: 100 % means that none failed
+        "success": None if (rate := past["successRate"]) is None else math.floor(rate * 1000) / 1000,
+        "balances": _amounts(balance, tenant.currency) if visitor.role else None,
+        "times": past["times"].get(None),
+        "processors": processors,
+        "series": json.dumps(_series(past["series"], processors), separators=(",", ":")),
+        "any_sandbox": any("switches" in p for p in processors),
+        "any_card": any(c.processor.kind == "stripe" and c.processor.enabled for c in present["cards"]),
+        "add_processor": f".venv/bin/python manage.py processor add {tenant.slug} default --kind sandbox --fee 0.05",
     }
 
 
-# -- The demo's controls ------------------------------------------------------------------------------------
+def _ranges(visitor: Visitor, chosen: PastRange) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": one.label,
+            "address": f"/?{urlencode({'tenant': visitor.tenant.slug, 'range': one.key})}",
+            "current": one is chosen,
+        }
+        for one in RANGES.values()
+    ]
 
 
-async def _player(request: HttpRequest) -> Visitor:
-    visitor = await known(request, guests=True)
-    if not visitor.may_play:
-        raise Http404
-    return visitor
+# -- Attention -----------------------------------------------------------------------------------------------
 
 
-@page("POST")
-async def set_behaviour(request: PageRequest, name: str) -> HttpResponse:
-    """Make a sandbox processor work, slow down, fail or hang."""
-    visitor = await _player(request)
-    chosen = BEHAVIOURS.get(request.POST.get("behaviour", ""))
-    mine = Processor.async_objects.filter(tenant_id=visitor.tenant.pk, name=name, kind="sandbox")
-    processor = await mine.afirst()
-    if chosen is None or processor is None:
-        raise Http404
-    before = behaviour_of(processor.options)
-    async with async_atomic():
-        await mine.aupdate(options={**processor.options, **chosen.options})
-        await audit.record(
-            actor=visitor.actor,
-            action="processor.behave",
-            target=f"processor {name}",
-            tenant_id=visitor.tenant.pk,
-            detail={"behaviour": [before, request.POST["behaviour"]]},
-        )
-    overviews.forget(visitor.tenant.pk)
-    if request.htmx:
-        return render(request, "payments/_overview.html", await _overview(visitor))
-    return redirect(f"/?{urlencode({'tenant': visitor.tenant.slug})}#processor-{name}")
+def _may_see(item: Item, visitor: Visitor) -> bool:
+    return bool(visitor.role) or item.name.startswith(FOR_GUESTS)
 
 
-@page("POST")
-async def send_test_payment(request: PageRequest) -> HttpResponse:
-    """Accept a payment from the form, as the API does. A card payment continues on the payment's page."""
-    visitor = await _player(request)
-    entered = {name: request.POST.get(name, "").strip() for name in ("amount", "description")}
-    by_card = request.POST.get("by") == "card"
-    try:
-        payment = _payment(
-            visitor.tenant, **entered, processor=await _card_processor(visitor.tenant) if by_card else ""
-        )
-        started = time.perf_counter()
-        await submit(payment)
-    except Invalid as error:
-        errors = {e["field"]: e["message"] for e in error.errors}
-        if request.htmx:
-            return render(request, "payments/_sent.html", {"errors": errors})
-        return await _home(request, visitor, form={**entered, "errors": errors})
-    link = f"{reverse('payment_live', args=[payment.correlation_id])}?{urlencode({'tenant': visitor.tenant.slug})}"
-    if request.htmx and by_card:
-        return HttpResponse(headers={"HX-Redirect": link})
-    if request.htmx:
-        return render(request, "payments/_sent.html", {"took": time.perf_counter() - started, "link": link})
-    return redirect(link)
+def _item(item: Item, visitor: Visitor) -> dict[str, Any]:
+    """An item with the address of its action, which guests and those without a page do not have."""
+    address = _address(item.page, visitor) if item.page else item.admin if visitor.staff else ""
+    return {
+        "sentence": item.sentence,
+        "since": item.since,
+        "action": item.action if visitor.role and address else "",
+        "address": address,
+        **LOOKS.get(item.severity, LOOKS[Severity.NOTICE]),
+    }
 
 
-async def _card_processor(tenant: Tenant) -> str:
-    """The name of a processor that takes cards. Raises Http404 if there is none: the form has no button for it then."""
-    takes = Processor.async_objects.filter(tenant=tenant, kind="stripe", enabled=True)
-    if (name := await takes.order_by("fee").values_list("name", flat=True).afirst()) is None:
-        raise Http404
-    return str(name)
+def _address(path: str, visitor: Visitor) -> str:
+    """The address of a page with `?tenant=` added to its query."""
+    parts = urlsplit(path)
+    query = "&".join(filter(None, (urlencode({"tenant": visitor.tenant.slug}), parts.query)))
+    return urlunsplit(parts._replace(query=query))
 
 
-def _payment(tenant: Tenant, *, amount: str, description: str, processor: str = "") -> NewPayment:
-    """Validate the form. Raises Invalid (422) naming the fields."""
-    wrong = {}
-    units = 0
-    try:
-        units = typed_amount(amount, tenant.currency)
-        if tenant.max_amount is not None and units > tenant.max_amount:
-            wrong["amount"] = f"must be at most {decimal_text(tenant.max_amount, tenant.currency)}"
-    except Problem as error:
-        wrong["amount"] = error.detail
-    if len(description) > LONGEST_DESCRIPTION or "\0" in description:
-        wrong["description"] = f"must be at most {LONGEST_DESCRIPTION} ordinary characters"
-    elif holds_card(description):
-        wrong["description"] = CARD
-    if wrong:
-        raise Invalid(errors=[{"field": field, "message": message} for field, message in wrong.items()])
-    return NewPayment(
-        tenant_id=tenant.pk,
-        correlation_id=uuid4(),
-        amount=units,
-        currency=tenant.currency,
-        description=description,
-        processor=processor,
-    )
+# -- Figures -------------------------------------------------------------------------------------------------
+
+
+def _amounts(found: dict[str, tuple[int, int]], usual: str) -> list[dict[str, Any]]:
+    """Counts and amounts by currency: the tenant's own first, then those with most payments; none is zero in its own."""
+    order = sorted(found, key=lambda unit: (unit != usual, -found[unit][0], unit)) or [usual]
+    return [
+        {"currency": unit, "count": count, "amount": decimal_text(amount, unit)}
+        for unit in order
+        for count, amount in [found.get(unit, (0, 0))]
+    ]
+
+
+def _parts(found: Unfinished) -> str:
+    """What the unfinished payments wait for: 95 due, 7 retrying."""
+    parts = {
+        "in progress": found.in_progress,
+        "due": found.due,
+        "retrying": found.retrying,
+        "scheduled": found.scheduled,
+        "given up": found.given_up,
+        "with the payer": found.with_payer,
+    }
+    return ", ".join(f"{count:,} {word}" for word, count in parts.items() if count) or "Nothing waits"
+
+
+def _processor(card: ProcessorCard, number: int, past: dict[str, Any]) -> dict[str, Any]:
+    """A processor's card: its colour, its times to settle, and the switches of a sandbox."""
+    processor = card.processor
+    found: dict[str, Any] = {
+        "card": card,
+        "id": processor.pk,
+        "name": processor.name,
+        "colour": LINES[number % len(LINES)],
+        "times": past["times"].get(processor.pk),
+        "share": past["shares"].get(processor.pk, 0),
+    }
+    if processor.kind == "sandbox":
+        chosen = behaviour_of(processor.options)
+        found["effect"] = BEHAVIOURS[chosen].effect
+        if card.breaker != "closed" and not BEHAVIOURS[chosen].bad:
+            found["effect"] = "It answers again: its breaker closes once a probe has succeeded."
+        found["switches"] = [
+            {"value": v, "word": b.word, "bad": b.bad, "on": v == chosen} for v, b in BEHAVIOURS.items()
+        ]
+    return found
+
+
+def _series(series: Any, processors: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Data of the charts; response times in the cards' order."""
+    empty = [None] * len(series["at"])
+    return {**series, "response": [[p["colour"], series["response"].get(p["id"], empty)] for p in processors]}

@@ -34,6 +34,7 @@ BREAKERS = {
     "half_open": ("◑", "amber", "being tried again"),
     "open": ("✕", "red", "breaker open"),
 }
+ACCOUNTS = {"processor": "Held by the processor", "fees": "Kept by the processor", "balance": "Owed to you"}
 
 
 # -- Words and figures -------------------------------------------------------------------------------
@@ -43,6 +44,18 @@ BREAKERS = {
 def money(amount: str | Decimal, currency: str) -> str:
     """ "19.90" and "BRL" as R$19.90."""
     return format_currency(Decimal(amount), currency, locale="en")
+
+
+@register.filter
+def less(amount: str | Decimal, currency: str) -> str:
+    """An amount that is subtracted: -R$1.00; nothing is R$0.00."""
+    return money(-Decimal(amount) if nonzero(amount) else "0", currency)
+
+
+@register.filter
+def account(name: str) -> str:
+    """An account of the ledger, for the tenant that reads it."""
+    return ACCOUNTS[name]
 
 
 @register.filter
@@ -69,6 +82,14 @@ def percent_number(part: float | None) -> int:
 @register.filter
 def milliseconds(length: float | None) -> str:
     return span(float(length or 0) / 1000)
+
+
+@register.filter("bin")
+def bin_(seconds: int) -> str:
+    """The length of a chart's point, after "per": minute, 15 min, hour, 4 h."""
+    return {60: "minute", 3600: "hour"}.get(seconds) or (
+        f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h"
+    )
 
 
 # -- States ------------------------------------------------------------------------------------------
@@ -110,15 +131,6 @@ def dispute_pill(state: str) -> dict:
 def words(code: str) -> str:
     """A name of a state or of a reason, for people."""
     return code.replace("_", " ")
-
-
-@register.inclusion_tag("registry/_pill.html")
-def breaker_pill(processor: dict) -> dict:
-    """A processor's state: its breaker, or its health report while the breaker is still closed."""
-    shape, colour, word = BREAKERS[processor["breaker"]]
-    if processor["breaker"] == "closed" and processor["failing"]:
-        shape, colour, word = "◑", "amber", "says it is failing"
-    return {"shape": shape, "colour": colour, "word": word, "status": processor["breaker"]}
 
 
 @register.simple_tag

@@ -62,6 +62,12 @@ def exact(moment: datetime | str) -> str:
 
 
 @register.filter
+def stamp(moment: datetime | str) -> str:
+    """To the second, in a column that names its zone."""
+    return f"{when(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@register.filter
 def iso(moment: datetime | str) -> str:
     """ISO 8601 in UTC, for programs."""
     return f"{when(moment).astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from payments.books import queries
+from payments.books import figures
 from payments.models import Processor
 from payments.states import LOOKS, Status
 from registry.errors import Unavailable
@@ -246,7 +246,7 @@ async def test_an_outage_of_the_database_is_shown_and_the_page_reloads(page: Pag
     await page.route("**/", sooner, times=1)
     guard.allowed.append("status of 503")
     with monkeypatch.context() as patch:
-        patch.setattr(queries, "dashboard", away)
+        patch.setattr(figures, "present", away)
         response = await page.goto("/")
         assert (response.status, response.headers["retry-after"]) == (503, "1")
         await expect(page.get_by_role("heading", name="The database is unavailable")).to_be_visible()
@@ -263,7 +263,7 @@ async def test_the_pictures_of_the_readme_can_be_taken(page: Page, tenant, api: 
     keep = os.environ.get("REGISTRY_PICTURES") == "1"
     folder, payments, pause = (PICTURES, 150, 0.15) if keep else (tmp_path, 5, 0)
     await page.set_viewport_size({"width": 1280, "height": 1320})
-    await page.goto("/")
+    await page.goto("/?range=1h")
     await page.locator("#switch-default-fail").click()
     for _ in range(payments):
         payment = await api.pay("19.90", description="Two coffees")

@@ -9,7 +9,6 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from payments.books import queries
 from payments.models import Processor
 from payments.pages import home
 from registry.data import database
@@ -37,13 +36,13 @@ async def guest(server: str, tenant: Tenant) -> AsyncIterator[aiohttp.ClientSess
 def reads(monkeypatch) -> list[int]:
     """The tenants whose figures were read, one entry per time; the reading is the real one."""
     read: list[int] = []
-    real = queries.dashboard
+    real = home._present
 
     async def counted(tenant_id: int) -> dict[str, Any]:
         read.append(tenant_id)
         return await real(tenant_id)
 
-    monkeypatch.setattr(home.overviews, "load", counted)
+    monkeypatch.setattr(home.presents, "load", counted)
     return read
 
 
@@ -57,8 +56,8 @@ async def look(guest: aiohttp.ClientSession) -> str:
 
 
 async def test_a_hundred_open_dashboards_cost_one_query(guest, tenant, reads, monkeypatch):
-    monkeypatch.setattr(home.overviews, "fresh", 60.0)
-    monkeypatch.setattr(home.overviews, "stale", 60.0)
+    monkeypatch.setattr(home.presents, "fresh", 60.0)
+    monkeypatch.setattr(home.presents, "stale", 60.0)
 
     seen = [*await asyncio.gather(*(look(guest) for _ in range(50))), *[await look(guest) for _ in range(50)]]
 
@@ -67,8 +66,8 @@ async def test_a_hundred_open_dashboards_cost_one_query(guest, tenant, reads, mo
 
 
 async def test_the_figures_are_read_again_once_they_are_no_longer_fresh(guest, tenant, reads, monkeypatch):
-    monkeypatch.setattr(home.overviews, "fresh", 0.0)
-    monkeypatch.setattr(home.overviews, "stale", 0.0)
+    monkeypatch.setattr(home.presents, "fresh", 0.0)
+    monkeypatch.setattr(home.presents, "stale", 0.0)
 
     await look(guest)
     await look(guest)
@@ -125,8 +124,8 @@ async def entry_is_cut() -> bool:
 
 
 async def test_a_change_of_a_sandbox_is_shown_at_once_and_not_a_cached_value(guest, tenant, monkeypatch):
-    monkeypatch.setattr(home.overviews, "fresh", 60.0)
-    monkeypatch.setattr(home.overviews, "stale", 60.0)
+    monkeypatch.setattr(home.presents, "fresh", 60.0)
+    monkeypatch.setattr(home.presents, "stale", 60.0)
     await look(guest)
 
     shown = await turn(guest, "fail")

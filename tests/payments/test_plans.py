@@ -24,7 +24,7 @@ SQL = {path.stem: database.statements(path) for path in sorted([*APP.rglob("sql/
 TABLES = [
     f"payments_{name}"
     for name in (
-        "payment", "attempt", "paymentevent", "ledgerentry", "rollup", "deadletter", "refund", "dispute", "inboundevent",
+        "payment", "attempt", "attemptrollup", "paymentevent", "ledgerentry", "rollup", "deadletter", "refund", "dispute", "inboundevent",
         "reconciliation", "difference", "sandboxbooking", "sandboxrefund",
     )
 ] + ["queueing_webhookdelivery", "queueing_webhookattempt", "queueing_webhookendpoint"]  # fmt: skip
@@ -65,6 +65,8 @@ SELECT tenant_id, id, processor_id, 'balance', 0, 'BRL', CASE WHEN n < 4 THEN 'p
 FROM payments_payment, generate_series(1, 4) n WHERE closed = 'succeeded' AND (n < 4 OR id <= 2000) AND (id %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_rollup (tenant_id, width, starts_at, processor_id, currency, payments, amount, fee)
 SELECT %(tenant)s, 1, requested_at, processor_id, 'BRL', 1, 1990, 0 FROM payments_payment WHERE closed = 'succeeded' AND (id %% %(step)s = 0) = %(first)s;
+INSERT INTO payments_attemptrollup (tenant_id, width, starts_at, processor_id, status, bucket, attempts, answers, latency_ms)
+SELECT %(tenant)s, 60, requested_at, processor_id, 'succeeded', 20, 1, 1, 12 FROM payments_payment WHERE closed = 'succeeded' AND (id %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_deadletter (tenant_id, payment_id, code, detail, resolution, resolved_by)
 SELECT %(tenant)s, n, '', '', CASE WHEN n %% 2 = 0 THEN '' ELSE 'closed' END, '' FROM generate_series(1, %(rows)s) n WHERE (n %% %(step)s = 0) = %(first)s;
 INSERT INTO payments_refund (tenant_id, id, payment_id, public_id, number, fingerprint, amount, currency, reason, actor, external,
@@ -212,9 +214,12 @@ ASKED: dict[str, tuple] = {
     "facts/facts": (SQL["facts"]["facts"], ONE, 40),
     "queries/attempts": (SQL["queries"]["attempts"], {"tenant": TENANT, "payment": 1000}, 20),
     "queries/timeline": (SQL["queries"]["timeline"], {"tenant": TENANT, "payment": 4000}, 10),
-    "queries/numbers": (SQL["queries"]["numbers"], {"tenant": TENANT, "rate_over": 10}, 22100),
-    "queries/processors": (SQL["queries"]["processors"], {"tenant": TENANT}, 20),
-    "queries/series": (SQL["queries"]["series"], {"tenant": TENANT, "since": datetime.now(UTC) - timedelta(minutes=5)}, 20010),
+    "figures/unfinished": (SQL["figures"]["unfinished"], {"tenant": TENANT, "limit": 10}, 2120),
+    "figures/accepted": (SQL["figures"]["accepted"], {"tenant": TENANT, "over": 10}, 10),
+    "figures/ended": (SQL["figures"]["ended"], {"tenant": TENANT, "width": 60, "since": AT + timedelta(seconds=6980)}, 40),
+    "figures/course": (SQL["figures"]["course"], {"tenant": TENANT, "course_width": 60, "bin": 60, "since": AT + timedelta(seconds=6980)}, 40),
+    "entries/first_since": (SQL["entries"]["first_since"], {"tenant": TENANT, "at": datetime.now(UTC)}, 60),
+    "takers/takers": (SQL["takers"]["takers"], {"tenants": [TENANT], "limit": 10}, 40, True),
     "summary/summary": (SQL["summary"]["summary"], SUMMARY, 40),
     "ledger/prove_since": (PROOFS["prove_since"], {"since": AT + timedelta(seconds=6990), "after": 10**9}, 100),
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
@@ -311,13 +316,13 @@ LIST = (
 PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
-    **dict.fromkeys(("ledger/prove", "purge/purge_rest",
+    **dict.fromkeys(("ledger/prove", "purge/purge_rest", "purge/hold_statistics", "purge/purge_statistics", "figures/trim", "entries/totals",
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **dict.fromkeys(("search/search", "search/count", "search/limits", "listing/refunds", "listing/disputes"), LIST),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **{f"{file}/{name}": HOME for file in SQL if file.startswith("attention_") for name in SQL[file]},
     **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
-        "subscriptions/fee_share", "outbound/job_secret", "outbound/signing_of",
+        "subscriptions/fee_share", "merchant/unpaid", "merchant/go_live", "outbound/job_secret", "outbound/signing_of",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "outbound/owe_callbacks", "outbound/make_job_secrets", "reconciliation/begin"), INSERT),

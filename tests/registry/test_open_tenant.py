@@ -35,7 +35,7 @@ PUBLIC = {
 }  # fmt: skip
 PAGES_FOR_MEMBERS = (
     "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/callbacks", "webhooks/{}", "webhooks/deliveries/{}", "plan",
-    "plan/paid", "jobs/list", "jobs/schedules", "jobs/schedules/{}", "jobs/{}/live", "jobs/{}/live/events", "workers",
+    "plan/paid", "balance", "jobs/list", "jobs/schedules", "jobs/schedules/{}", "jobs/{}/live", "jobs/{}/live/events", "workers",
     "developers", "developers/requests", "developers/requests/{}", "team", "settings", "audit",
     "processors", "processors/{}", "routing", "refunds/list", "disputes/list", "refunds/{}/act", "payments/list/export",
 )  # fmt: skip

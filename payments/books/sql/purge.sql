@@ -100,6 +100,14 @@ FROM gone g
 WHERE r.tenant_id = %(tenant)s AND r.width = g.width AND r.starts_at = g.starts_at
   AND r.processor_id = g.processor_id AND r.currency = g.currency AND r.payments <> g.payments;
 
+-- name: hold_statistics
+-- Lock the statistics of attempts until a time, in the order in which settling locks them.
+SELECT 1 FROM payments_attemptrollup WHERE tenant_id = %(tenant)s AND starts_at <= %(before)s
+ORDER BY tenant_id, width, starts_at, processor_id, status, bucket FOR UPDATE;
+
+-- name: purge_statistics
+DELETE FROM payments_attemptrollup WHERE tenant_id = %(tenant)s AND starts_at <= %(before)s;
+
 -- name: purge_rest
 -- Delete rows without a payment: differences, and bookings of a sandbox processor for a payment that was deleted while it was sent.
 WITH differences AS (

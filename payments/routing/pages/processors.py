@@ -1,13 +1,15 @@
 """A merchant's pages of processors: list, settings and keys, test call, on and off, and the simulation of routing rules."""
 
+import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from limits import RateLimitItem, RateLimitItemPerMinute
 
 from payments.models import Processor
@@ -25,6 +27,7 @@ from registry.operators.confirm import asked
 from registry.tenants.encryption import Sealed
 
 SQL = database.statements(Path(__file__).parents[1] / "sql" / "console.sql")
+PROBE_WITHIN = timedelta(seconds=LONGEST_PAUSE * 1.2)  # the longest pause of an open breaker, with its jitter
 TESTS: RateLimitItem = RateLimitItemPerMinute(10)  # calls of a tenant's processors by hand
 
 
@@ -73,13 +76,23 @@ class ProcessorCard:
         if self.breaker != "closed":
             return (
                 "Too many payments failed there, so payments go to other processors or wait. "
-                f"A single payment probes it, at least every {LONGEST_PAUSE:g} s while payments come in; the first success ends this."
+                f"A single payment probes it, at least every {LONGEST_PAUSE:g} s while payments come in; the first success ends this. "
+                f"Next probe: {self.next_probe}."
             )
         if self.failing:
             return "It reports that it is failing. Payments go to other processors or wait until it reports otherwise."
         if self.only_by_name:
             return "Only payments that ask for it by name are sent to it."
         return ""
+
+    @property
+    def next_probe(self) -> str:
+        """When an open breaker lets a payment through. Each worker has its own time: this is the latest."""
+        if self.breaker == "half_open":
+            return "under way"
+        due = self.breaker_since + PROBE_WITHIN if self.breaker_since else timezone.now()
+        seconds = (due - timezone.now()).total_seconds()
+        return f"within {math.ceil(seconds)} s" if seconds > 0 else "the next payment"
 
 
 # -- The list ----------------------------------------------------------------------------------------------
@@ -114,7 +127,7 @@ def _kinds(tenant: Tenant) -> list[str]:
 async def _list(
     request: HttpRequest, visitor: Visitor, form: ProcessorSettings | None, *, status: int = 200
 ) -> HttpResponse:
-    found = await cards(visitor.tenant)
+    found = await cards(visitor.tenant.pk)
     context = {
         "visitor": visitor,
         "cards": found,
@@ -125,10 +138,10 @@ async def _list(
     return render(request, "payments/processors/processors.html", context, status=status)
 
 
-async def cards(tenant: Tenant) -> list[ProcessorCard]:
+async def cards(tenant_id: int) -> list[ProcessorCard]:
     """A tenant's processors in the order of routing: by fee."""
-    rows = await database.fetch(SQL["processors"], {"tenant": tenant.pk})
-    mine = Processor.async_objects.filter(tenant_id=tenant.pk)
+    rows = await database.fetch(SQL["processors"], {"tenant": tenant_id})
+    mine = Processor.async_objects.filter(tenant_id=tenant_id)
     by_id = {processor.pk: processor async for processor in mine}
     return [ProcessorCard(by_id[key], *state) for key, *state in rows if key in by_id]
 
@@ -175,7 +188,7 @@ async def _fault_of_address(tenant: Tenant, form: ProcessorSettings) -> str:
 async def processor(request: PageRequest, name: str) -> HttpResponse:
     """One processor: its state, its settings, and the actions on it."""
     visitor = await known(request)
-    card = next((card for card in await cards(visitor.tenant) if card.processor.name == name), None)
+    card = next((card for card in await cards(visitor.tenant.pk) if card.processor.name == name), None)
     if card is None:
         raise Http404
     do = asked(request).get("do")

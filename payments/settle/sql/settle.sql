@@ -137,7 +137,7 @@ WHERE w.tenant_id BETWEEN 1 AND 9223372036854775807 AND p.tenant_id = w.tenant_i
 
 -- name: settle
 -- Settle outcomes in one commit: state (compare and set, fenced by worker, attempt and state), attempt, ledger, roll-ups, dead
--- letters, events. Shared rows are locked last and in order: roll-ups by key, then streams by tenant.
+-- letters, events. Shared rows are locked last and in order: roll-ups by key, those of attempts by key, then streams by tenant.
 -- `again`: a payment that requires an action but was made due again during the attempt is looked up once more, because the answer
 -- may be older than the change (look_again in lifecycle.sql). It keeps its status, and is in doubt from now on.
 WITH input AS MATERIALIZED (
@@ -168,7 +168,10 @@ WITH input AS MATERIALIZED (
       AND p.attempt = i.number AND p.lease_id = %(worker)s AND p.status IN ('processing', 'uncertain')
     RETURNING p.tenant_id, p.id AS payment_id, p.sequence, p.status, p.amount, p.currency,
         i.number, i.changed AND p.status = i.status AS changed, i.processor_id, i.requested_at, i.fee, i.outcome, i.code, i.detail,
-        i.latency, i.dead, i.reference, i.action
+        i.latency, i.dead, i.reference, i.action,
+        CASE WHEN p.status IN ('succeeded', 'failed')  -- the bucket of the time since acceptance: ln(2)/4 is a quarter of a doubling
+            THEN least(127, floor(ln(greatest(1, extract(epoch FROM now() - greatest(p.created_at, p.scheduled_for)) * 1000)::float8)
+                / 0.17328679513998632)) ELSE 0 END::smallint AS bucket
 ), attempts AS (
     UPDATE payments_attempt a SET outcome = s.outcome, code = s.code, latency_ms = s.latency,
         reference = CASE WHEN s.reference = '' THEN a.reference ELSE s.reference END, action = s.action::jsonb
@@ -198,10 +201,22 @@ WITH input AS MATERIALIZED (
     ON CONFLICT (tenant_id, width, starts_at, processor_id, currency) DO UPDATE
     SET payments = r.payments + excluded.payments, amount = r.amount + excluded.amount, fee = r.fee + excluded.fee
     RETURNING 1
+), counted AS (
+    INSERT INTO payments_attemptrollup AS r (tenant_id, width, starts_at, processor_id, status, bucket, attempts, answers, latency_ms)
+    SELECT s.tenant_id, w.width, to_timestamp(floor(extract(epoch FROM now()) / w.width) * w.width) AS starts_at,
+        s.processor_id, s.status, s.bucket, count(*), count(s.latency), coalesce(sum(s.latency), 0)
+    FROM settled s CROSS JOIN (VALUES (60), (3600)) AS w (width)
+    WHERE (SELECT count(*) FROM rolled) >= 0
+    GROUP BY 1, 2, 3, 4, 5, 6
+    ORDER BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT (tenant_id, width, starts_at, processor_id, status, bucket) DO UPDATE
+    SET attempts = r.attempts + excluded.attempts, answers = r.answers + excluded.answers,
+        latency_ms = r.latency_ms + excluded.latency_ms
+    RETURNING 1
 ), numbered AS (
     INSERT INTO payments_stream AS s (tenant_id, position)
     SELECT tenant_id, count(*) FROM settled
-    WHERE changed AND (SELECT count(*) FROM rolled) >= 0  -- the roll-ups' locks come first, always
+    WHERE changed AND (SELECT count(*) FROM counted) >= 0  -- the roll-ups' locks come first, always
     GROUP BY tenant_id ORDER BY tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position

@@ -27,11 +27,17 @@ export function lineChart(place, data, { span, lines, least = 1, words = (value)
       y: { range: (_, __, top) => [0, Math.max(least, (top || 0) * 1.15)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 56, size: 28, gap: 4, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toTimeString().slice(0, 5)) },
+      { ...axis, grid: { show: false }, space: 56, size: 28, gap: 4, values: (_, ticks) => ticks.map((at) => moment(new Date(at * 1000), span)) },
       { ...axis, size: wide, gap: 6, space: 28, values: (_, ticks) => ticks.map(words) },
     ],
     series: [{}, ...lines.map(([name, dashed]) => ({ stroke: colour(name), width: 1.75, dash: dashed ? [4, 3] : undefined, points: { show: lonely, size: 6, fill: colour(name) }, spanGaps: true }))],
   }, data, place);
+}
+
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+function moment(at, span) { // the time of day; the date on a chart of several days
+  return span > 172800 ? DAY.format(at) : at.toTimeString().slice(0, 5);
 }
 
 function lonely(chart, line) { // a single value is drawn as a point
