@@ -59,7 +59,12 @@ async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **
         **table,
         "totals": [_total(one) for one in totals],
         "accounts": LedgerEntry.Account.values,
-        "report": {"from": str(yesterday.replace(day=1)), "to": str(yesterday), "timezone": "UTC", "errors": {}},
+        "report": {
+            "from": str(yesterday.replace(day=1)),
+            "to": str(yesterday),
+            "timezone": visitor.tenant.time_zone,
+            "errors": {},
+        },
         **more,
     }
     return render(request, "payments/balance.html", context, status=status)

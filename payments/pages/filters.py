@@ -19,6 +19,7 @@ from payments.states import SHOWN_LOOKS, UNCERTAIN, Reversal, Status, shown_as
 from registry.edge import typed_numbers
 from registry.edge.entered import as_entered, last_moment, moment, parsed, zone
 from registry.models import Tenant
+from registry.tenants.time_zones import zone_of
 
 FIELDS: Final = ("q", "status", "processor", "currency", "amount_from", "amount_to", "from", "to", "period", "zone")
 TODAY: Final = "today"
@@ -41,7 +42,7 @@ VIEWS: Final[tuple[tuple[str, dict[str, str]], ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class TimeRange:
     """The limits of a list, both inclusive, and the zone in which they were entered."""
 
     since: datetime | None
@@ -50,7 +51,7 @@ class Times:
 
 
 def form_of(
-    list_name: str, entered: dict[str, str], errors: dict[str, str], times: Times, states: dict[str, str]
+    list_name: str, entered: dict[str, str], errors: dict[str, str], times: TimeRange, states: dict[str, str]
 ) -> dict[str, Any]:
     """What the template of the form shows. `states`: words by value."""
     wanted = set_of(entered)
@@ -82,7 +83,7 @@ class ListFilters:
     entered: dict[str, str]
     errors: dict[str, str]
     search: ListSearch | None
-    times: Times
+    times: TimeRange
 
     @property
     def wanted(self) -> dict[str, str]:
@@ -132,7 +133,7 @@ def read(query: QueryDict, tenant: Tenant) -> ListFilters:
     entered = {name: query.get(name, "").strip() for name in FIELDS}
     entered["q"] = entered["q"] or query.get("id", "").strip()
     errors: dict[str, str] = {}
-    times = read_times(entered, errors)
+    times = read_times(entered, errors, tenant)
     search = ListSearch(
         text=read_text(entered["q"], errors),
         state=parsed(_state, entered["status"], "status", "is not a state", errors) or "",
@@ -149,9 +150,9 @@ def read(query: QueryDict, tenant: Tenant) -> ListFilters:
     return ListFilters(tenant=tenant, entered=entered, errors=errors, search=None if errors else search, times=times)
 
 
-def read_times(entered: dict[str, str], errors: dict[str, str]) -> Times:
-    """The limits of `from`, `to` and `period` in `zone`. The first two are then in the format of the browser's field."""
-    of = parsed(zone, entered["zone"], "zone", "is not a time zone", errors) or UTC
+def read_times(entered: dict[str, str], errors: dict[str, str], tenant: Tenant) -> TimeRange:
+    """The limits of `from`, `to` and `period` in `zone`, by default the tenant's. The first two are then in the format of the browser's field."""
+    of = parsed(zone, entered["zone"], "zone", "is not a time zone", errors) or zone_of(tenant)
     since = parsed(lambda text: moment(text, of), entered["from"], "from", "is not a date and time", errors)
     until = parsed(lambda text: last_moment(text, of), entered["to"], "to", "is not a date and time", errors)
     start = parsed(lambda text: _start(text, of), entered["period"], "period", "is not a period", errors)
@@ -159,7 +160,7 @@ def read_times(entered: dict[str, str], errors: dict[str, str]) -> Times:
         errors["to"] = "This is before the start."
     for name in ("from", "to"):  # a value that the field cannot show is in the error
         entered[name] = "" if name in errors else _shown(entered[name], name, of)
-    return Times(max(filter(None, (since, start)), default=None), until, of)
+    return TimeRange(max(filter(None, (since, start)), default=None), until, of)
 
 
 def read_text(text: str, errors: dict[str, str]) -> str:

@@ -73,7 +73,7 @@ def _read(
     """What both pages show, and their filters; None if one is invalid. Raises Http404 for a cursor that is none."""
     entered = {field: request.GET.get(field, "").strip() for field in FIELDS}
     errors: dict[str, str] = {}
-    times = read_times(entered, errors)
+    times = read_times(entered, errors, visitor.tenant)
     text = read_text(entered["q"], errors)
     state = parsed(partial(_known, states), entered["status"], "status", "is not a state", errors) or ""
     cursor = request.GET.get("cursor", "")

@@ -489,3 +489,16 @@ async def test_an_export_reads_all_matches_in_blocks(tenant, monkeypatch):
 
     exported = [UUID(item["correlationId"]) for items in blocks for item in items]
     assert exported == [payment for n, payment in enumerate(wanted) if n % 3][::-1]
+
+
+async def test_times_without_a_zone_are_those_of_the_tenants_own(visiting: As, tenant):  # noqa: F811
+    """Without scripts the browser's zone is unknown: what a person types is in the zone of the tenant's settings."""
+    await Tenant.async_objects.filter(pk=tenant.pk).aupdate(time_zone="America/Sao_Paulo")  # UTC-3
+    moment = datetime(2026, 11, 3, 1, 30, tzinfo=UTC)
+    payment = await in_thread(lambda: make_payment(tenant, created_at=moment))
+    async with visiting(await in_thread(lambda: make_person(tenant=tenant, role="viewer"))) as visit:
+        _, there = await visit.get("/payments/list", **{"from": "2026-11-02T22:00", "to": "2026-11-02T23:00"})
+        _, not_there = await visit.get("/payments/list", **{"from": "2026-11-03T01:00", "to": "2026-11-03T02:00"})
+
+    assert str(payment.correlation_id) in there
+    assert str(payment.correlation_id) not in not_there
