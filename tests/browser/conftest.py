@@ -271,8 +271,14 @@ RULES: dict[str, tuple[str, ...]] = {"light": (), "dark": ("color-contrast",), "
 BRIEFLY = deep(RULES | {"phone": ("target-size", "scrollable-region-focusable")}, RULES)
 
 
+# What slides in is half transparent meanwhile, which is no fault of its colours.
+STILL = """Promise.allSettled(document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime !== Infinity)
+  .map((one) => one.finished)).then(() => true)"""
+
+
 async def audit(page: Page, *rules: str) -> list[str]:
     """What axe finds wrong, by WCAG 2.2 A and AA, contrast included, or by these rules alone."""
+    await page.evaluate(STILL)
     if not await page.evaluate("typeof axe === 'object'"):
         await page.evaluate(AXE)
     options = {"runOnly": list(rules or LEVELS), "reporter": "no-passes"}
