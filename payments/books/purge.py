@@ -33,8 +33,8 @@ class Purged(NamedTuple):
 
 
 async def purge(*, tenant_id: int, within: float | None = None, before: datetime | None = None) -> Purged:
-    """Delete a tenant's payments with everything booked for them, for up to `within` seconds. Event numbers continue. `before`:
-    only payments that were created until then.
+    """Delete a tenant's payments with everything booked for them, for up to `within` seconds. `before`: only
+    payments that were created until then. Event numbers continue; the stream counts the deleted ones.
 
     Each slice is a transaction, so that another call continues where this one stopped or failed. Payments accepted
     meanwhile may remain. Raises LiveTenant (403), even if the tenant went live just now.
@@ -74,8 +74,11 @@ async def _payments(conn: AsyncConnection, tenant_id: int, after: Key, before: d
     found = {"tenant": tenant_id, "ids": [one for one, _ in page]}
     gone = await database.rows(conn, SQL["purge_payments"], found, prepare=False)
     correlations = [correlation for _, correlation, *_ in gone]
-    await database.rows(conn, SQL["purge_children"], {**found, "correlations": correlations}, prepare=False)
+    children = {**found, "correlations": correlations}
+    [(events, last)] = await database.rows(conn, SQL["purge_children"], children, prepare=False)
     await _rollups(conn, tenant_id, [booked for _, _, succeeded, *booked in gone if succeeded])
+    if events:
+        await database.rows(conn, SQL["purge_stream"], {"tenant": tenant_id, "events": events, "last": last})
     last_id, created_at = page[-1]
     return len(gone), (created_at, last_id)
 

@@ -228,6 +228,9 @@ class Stream(AsyncModelMixin, models.Model):
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
     position = models.BigIntegerField(default=0)
+    # A purge deletes events, and their numbers are not used again: `check_books` counts from what is recorded here.
+    purged = models.BigIntegerField(default=0, db_default=0, help_text="number of events that purges deleted")
+    purged_until = models.BigIntegerField(default=0, db_default=0, help_text="number of the latest of them")
 
 
 class PaymentEvent(AsyncModelMixin, models.Model):

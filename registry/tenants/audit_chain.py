@@ -10,12 +10,14 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
 from registry.data.loop import sync_twin
 from registry.models import Tenant
+from registry.tenants.books import SERVICE, BookDifference, BookSlice, book_part
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,6 @@ SQL = database.statements(Path(__file__).parent / "sql" / "audit.sql")
 
 PROVE_EVERY = 3600  # seconds; heads go to the log, out of reach of anyone who can change the database
 PAGE = 1000  # links read and hashed at once: some milliseconds of the loop
-SERVICE = 0  # the chain of entries without a tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,24 @@ async def prove_audit() -> str:
             log.error("audit trail broken", extra=said | {"position": verdict.position, "fault": verdict.fault})
             broken.append(f"chain {verdict.chain}, position {verdict.position or 'unknown'}: {verdict.fault}")
     return "; ".join(broken)
+
+
+@book_part("audit entries", service=True)
+async def check_audit(tenant_id: int, _after: Any) -> AsyncIterator[BookSlice]:
+    """The tenant's chain; SERVICE has one too."""
+    verdict = await verify(tenant_id)
+    yield BookSlice(rows=verdict.entries, share=1.0, differences=[] if verdict.sound else [_difference(verdict)])
+
+
+def _difference(verdict: Verdict) -> BookDifference:
+    entry = "the audit trail" if verdict.entry is None else f"audit entry {verdict.entry}"
+    position = "" if verdict.position is None else f" at position {verdict.position}"
+    return BookDifference(
+        kind="audit",
+        subject=f"{entry}{position}",
+        stored=verdict.fault,
+        expected="what the chain's digests were computed from",
+    )
 
 
 async def names(verdicts: list[Verdict]) -> dict[int, str]:

@@ -7,7 +7,7 @@ from payments.apps import CAPABILITIES
 
 PAYMENTS = Path(__file__).parents[2] / "payments"
 REGISTERS = re.compile(
-    r"^ *@?(chore\(|source\(|entry\.register\(|spill\.register\(|sources\.register\(|HANDLERS\[|GATES\.append\(|status\.gauges|export\.TABLES )",
+    r"^ *@?(chore\(|source\(|entry\.register\(|spill\.register\(|sources\.register\(|HANDLERS\[|GATES\.append\(|status\.gauges|book_part\(|export\.TABLES )",
     re.MULTILINE,
 )
 

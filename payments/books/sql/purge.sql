@@ -20,7 +20,8 @@ DELETE FROM payments_payment WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)b::
 RETURNING id, correlation_id, closed = 'succeeded', processor_id, requested_at, currency, amount, fee;
 
 -- name: purge_children
--- Delete the rows that refer to these payments, and the sandbox processors' bookings of them. One look-up per payment (by OFFSET 0)
+-- Delete the rows that refer to these payments, and the sandbox processors' bookings of them. Returns the number of events, and
+-- the latest one's. One look-up per payment (by OFFSET 0)
 -- and by ctid (by `+ 0`): without statistics, one look-up of all would use an index by tenant and read all its rows.
 WITH attempts AS (
     DELETE FROM payments_attempt WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
@@ -33,7 +34,7 @@ WITH attempts AS (
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
             SELECT c.ctid FROM payments_paymentevent c WHERE c.payment_id = u.id AND c.tenant_id + 0 = %(tenant)s OFFSET 0
         ) s
-    ))
+    )) RETURNING position
 ), ledger AS (
     DELETE FROM payments_ledgerentry WHERE tenant_id + 0 = %(tenant)s AND ctid = ANY(ARRAY(
         SELECT s.ctid FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
@@ -63,9 +64,17 @@ WITH attempts AS (
 ), sandbox AS (
     DELETE FROM payments_sandboxbooking b USING mine
     WHERE b.processor_id = mine.id AND b.correlation_id = ANY(%(correlations)s::uuid[])
+), sandbox_refunds AS (
+    DELETE FROM payments_sandboxrefund r USING mine
+    WHERE r.processor_id = mine.id AND r.correlation_id = ANY(%(correlations)s::uuid[])
 )
-DELETE FROM payments_sandboxrefund r USING mine
-WHERE r.processor_id = mine.id AND r.correlation_id = ANY(%(correlations)s::uuid[]);
+SELECT count(*), coalesce(max(position), 0) FROM events;
+
+-- name: purge_stream
+-- Record how many events were deleted, so that a missing number can be told from a purged one. Last: the stream is locked after the
+-- roll-ups, as by settling.
+UPDATE payments_stream SET purged = purged + %(events)s, purged_until = greatest(purged_until, %(last)s)
+WHERE tenant_id = %(tenant)s;
 
 -- name: hold_rollups
 -- Lock the roll-ups of the deleted payments, in the order in which settling locks them.
