@@ -11,7 +11,9 @@ class QueueingConfig(AppConfig):
     verbose_name = "Workers and queues"
 
     def ready(self) -> None:
+        from queueing.broker import books as _messages  # noqa: F401 - the part of check_books
         from queueing.broker import buffer, export, retention  # noqa: F401 - the spill's kind, what is exported, chores
+        from queueing.jobs import books as _jobs_books  # noqa: F401 - the parts of check_books
         from queueing.jobs import builtin, webhooks  # noqa: F401 - kinds of jobs, the source of webhook events
         from queueing.jobs import export as _jobs_export  # noqa: F401 - what is exported and erased
         from queueing.jobs import retention as _jobs_retention  # noqa: F401 - the chore

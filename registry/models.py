@@ -1,4 +1,4 @@
-"""Models of tenants, API keys, the log of their requests, memberships, the audit trail and switches."""
+"""Models of tenants, API keys, the log of their requests, memberships, the audit trail, checks of the books, and switches."""
 
 from typing import Self
 from zoneinfo import available_timezones
@@ -222,6 +222,27 @@ class AuditHead(AsyncModelMixin, models.Model):
 
     def __str__(self) -> str:
         return f"{self.chain}/{self.position}"
+
+
+class BookCheck(AsyncModelMixin, models.Model):
+    """A nightly check of the books of all tenants (registry.operators.book_checks). It is done in portions."""
+
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    leased_until = models.DateTimeField(null=True, help_text="until then a process is at work on it")
+    place = models.JSONField(null=True, help_text="where the next portion begins: tenant, part, after, done")
+    rows = models.JSONField(default=dict, help_text="number of rows that were compared, by part")
+    differences = models.IntegerField(default=0)
+    named = models.JSONField(default=list, help_text="the first of the differences")
+    seconds = models.FloatField(default=0, help_text="time that it took")
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "check of the books"
+        verbose_name_plural = "checks of the books"
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d}"
 
 
 class Flag(AsyncModelMixin, AbstractUserFlag):

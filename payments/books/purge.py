@@ -73,6 +73,7 @@ async def _payments(conn: AsyncConnection, tenant_id: int, after: Key, before: d
         return 0, None
     found = {"tenant": tenant_id, "ids": [one for one, _ in page]}
     gone = await database.rows(conn, SQL["purge_payments"], found, prepare=False)
+    await database.rows(conn, SQL["hold_refunds"], found, prepare=False)
     correlations = [correlation for _, correlation, *_ in gone]
     children = {**found, "correlations": correlations}
     [(events, last)] = await database.rows(conn, SQL["purge_children"], children, prepare=False)

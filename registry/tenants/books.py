@@ -173,11 +173,8 @@ async def slices(page: str, last: str, tenant_id: int, after: Any) -> AsyncItera
 
 def ranges(numbers: Sequence[int]) -> Iterator[str]:
     """Numbers in order, those in a row as a range: 1 to 3, 5."""
-    start = previous = None
-    for number in [*numbers, None]:
-        if start is not None and (number is None or number != previous + 1):
-            yield str(start) if start == previous else f"{start} to {previous}"
-            start = number
-        elif start is None:
-            start = number
-        previous = number
+    start = 0
+    for n, number in enumerate(numbers):
+        if n + 1 == len(numbers) or numbers[n + 1] > number + 1:
+            yield str(number) if start == n else f"{numbers[start]} to {number}"
+            start = n + 1

@@ -1,20 +1,25 @@
 """`check_books` names every difference between what is stored and what events and ledger lines add up to, and no other."""
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import pytest
 
+from payments.books import purge
+from payments.models import Processor
 from payments.processors.reports import DisputeReport, Subject
 from payments.refunds import disputes, refunds
 from registry.data import database
 from registry.models import Tenant
 from registry.tenants import audit, books
 from registry.tenants.books import BookDifference
+from tests.conftest import at_work
+from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
-from tests.payments.refunding import book, pay_back
-from tests.settling import accept, settle_all
+from tests.payments.refunding import book, pay_back, paying_back
+from tests.settling import accept, payments, settle_all
 
 
 class Bookings(NamedTuple):
@@ -32,9 +37,17 @@ async def booked(tenant) -> Bookings:
     await settle_all(tenant)
     await refunds.refund(tenant_id=tenant.pk, correlation_id=refunded, amount=300)
     await pay_back(refunded, "returned")
+    await dispute(tenant, processor, disputed, reference="du_1")
+    await audit.record(actor="owner", action="key.create", target="key", tenant_id=tenant.pk)
+    await audit.record(actor="owner", action="key.revoke", target="key", tenant_id=tenant.pk)
+    return Bookings(tenant, refunded, disputed)
+
+
+async def dispute(tenant: Tenant, processor: Processor, payment: UUID, *, reference: str) -> None:
+    """The payer's bank takes 10.00 of the payment."""
     report = DisputeReport(
-        reference="du_1",
-        subject=Subject(tenant_id=tenant.pk, correlation_id=disputed),
+        reference=reference,
+        subject=Subject(tenant_id=tenant.pk, correlation_id=payment),
         amount=1000,
         currency="BRL",
         reason="fraudulent",
@@ -44,9 +57,6 @@ async def booked(tenant) -> Bookings:
         opened_at=datetime(2026, 7, 15, tzinfo=UTC),
     )
     await book(disputes, tenant, processor, report)
-    await audit.record(actor="owner", action="key.create", target="key", tenant_id=tenant.pk)
-    await audit.record(actor="owner", action="key.revoke", target="key", tenant_id=tenant.pk)
-    return Bookings(tenant, refunded, disputed)
 
 
 async def check(*tenants: Tenant) -> list[BookDifference]:
@@ -210,3 +220,84 @@ async def test_what_is_wrong_at_one_tenant_is_not_reported_for_another(booked):
     await damage("UPDATE payments_payment SET amount = amount + 1 WHERE correlation_id = %(refunded)s", booked)
 
     assert await check(other) == []
+
+
+# -- Purges -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_purge_is_where_counting_starts_anew(booked):
+    await purge.purge(tenant_id=booked.tenant.pk)
+    await accept(booked.tenant, 3)
+    await settle_all(booked.tenant)
+
+    assert await check(booked.tenant) == []
+
+
+async def test_payments_that_a_purge_left_are_counted_with_those_it_deleted(booked):
+    before = await purge.clock()
+    await accept(booked.tenant, 3)
+    await settle_all(booked.tenant)
+    await purge.purge(tenant_id=booked.tenant.pk, before=before)
+
+    assert await check(booked.tenant) == []
+
+
+@pytest.mark.parametrize("newest", [False, True], ids=["before the purge's last event", "after it"])
+async def test_a_payment_lost_beside_a_purge_is_found(tenant, newest: bool):
+    await in_thread(make_processor, tenant)
+    kept = await accept(tenant, 2)
+    before = await purge.clock()
+    await database.fetch("UPDATE payments_payment SET created_at = now() WHERE correlation_id = ANY(%s)", [kept])
+    await accept(tenant, 1)
+    await database.fetch("UPDATE payments_payment SET created_at = %s WHERE correlation_id <> ALL(%s)", [before, kept])
+    late = await accept(tenant, 2)
+    await purge.purge(tenant_id=tenant.pk, before=before)
+    assert await check(tenant) == []
+
+    lost = late[0] if newest else kept[0]
+    await database.fetch(
+        """WITH gone AS (DELETE FROM payments_payment WHERE correlation_id = %s RETURNING id)
+        DELETE FROM payments_paymentevent WHERE payment_id IN (SELECT id FROM gone)""",
+        [lost],
+    )
+
+    [found] = await check(tenant)
+    assert found.sentence == (
+        "event 4 of the stream: missing; it should be there: numbers have no gaps"
+        if newest
+        else "events 1 to 3 of the stream: 1 events; it should be 2: purges deleted 1 of them"
+    )
+
+
+# -- A busy database ----------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_reported_while_payments_retries_refunds_disputes_and_purges_go_on(tenant, quick, monkeypatch):
+    """In slices of a few rows, so that much is committed between one and the next."""
+    monkeypatch.setattr(books, "SLICE", 7)
+    processor = await in_thread(make_processor, tenant, "sandbox", fee="0.05")
+    await in_thread(make_processor, tenant, "failing", fee="0.01", options={"failing": True})
+    await in_thread(make_processor, tenant, "declining", fee="0.01", options={"decline": 0.5})
+    found: list[BookDifference] = []
+    async with at_work(), paying_back():
+        business = asyncio.create_task(do_business(tenant, processor))
+        while not business.done():
+            found += await check(tenant)
+        await business
+
+    assert [one.sentence for one in found] == []
+    assert await check(tenant) == []
+
+
+async def do_business(tenant: Tenant, processor: Processor) -> None:
+    """Payments at three processors; refunds of those booked, and disputes about them; purges of the oldest."""
+    for turn in range(deep(8, 60)):
+        await accept(tenant, 15, amount=1000 + turn, processor="sandbox")
+        await accept(tenant, 5, processor="declining")
+        await accept(tenant, 2, processor="failing")
+        rows = await payments(tenant)
+        for row in [row for row in rows if row.status == "succeeded" and row.processor == "sandbox"][-5:]:
+            await refunds.refund(tenant_id=tenant.pk, correlation_id=row.correlation_id, amount=turn + 1)
+            await dispute(tenant, processor, row.correlation_id, reference=f"du_{turn}_{row.id}")
+        if turn % 3 == 2:
+            await purge.purge(tenant_id=tenant.pk, before=await purge.clock() - timedelta(seconds=1))

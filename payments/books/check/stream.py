@@ -24,7 +24,7 @@ async def events(tenant_id: int, after: Any) -> AsyncIterator[BookSlice]:
         last = min(after + NUMBERS, end)
         [(_, count, _), *rows] = await read(SQL["numbers"], {"tenant": tenant_id, "after": after, "last": last})
         differences = [_missing(*found) if what == "missing" else _stray(*found) for what, *found in rows]
-        yield BookSlice(rows=count, share=last / end, after=last, differences=differences)
+        yield BookSlice(rows=count, share=min(0.99, last / end), after=last, differences=differences)
         after = last
     beyond = await read(SQL["beyond"], {"tenant": tenant_id, "limit": BEYOND})
     differences = [_beyond(*row) for row in beyond]

@@ -19,6 +19,13 @@ ORDER BY tenant_id, created_at, id LIMIT %(limit)s;
 DELETE FROM payments_payment WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)b::bigint[])
 RETURNING id, correlation_id, closed = 'succeeded', processor_id, requested_at, currency, amount, fee;
 
+-- name: hold_refunds
+-- Wait for claims of these payments' refunds: a claim locks no payment. A refund that it changed after the start of purge_children
+-- would stay, because that deletes by ctid. None is claimed afterwards: claims skip locked rows.
+SELECT count(*) FROM unnest(%(ids)b::bigint[]) AS u (id) CROSS JOIN LATERAL (
+    SELECT r.id FROM payments_refund r WHERE r.payment_id = u.id AND r.tenant_id + 0 = %(tenant)s ORDER BY r.id FOR UPDATE
+) r;
+
 -- name: purge_children
 -- Delete the rows that refer to these payments, and the sandbox processors' bookings of them. Returns the number of events, and
 -- the latest one's. One look-up per payment (by OFFSET 0)
