@@ -163,7 +163,7 @@ def _send(payment: Payment, processor: Processor) -> None:
         number=payment.attempt,
         processor=processor,
         reason="cheapest healthy",
-        requested_at=timezone.now(),
+        requested_at=payment.requested_at or timezone.now(),
         outcome=outcome,
         latency_ms=12,
     )

@@ -38,8 +38,9 @@ async def booked(tenant) -> Bookings:
     await refunds.refund(tenant_id=tenant.pk, correlation_id=refunded, amount=300)
     await pay_back(refunded, "returned")
     await dispute(tenant, processor, disputed, reference="du_1")
-    await audit.record(actor="owner", action="key.create", target="key", tenant_id=tenant.pk)
-    await audit.record(actor="owner", action="key.revoke", target="key", tenant_id=tenant.pk)
+    async with database.own_connection():
+        await audit.record(actor="owner", action="key.create", target="key", tenant_id=tenant.pk)
+        await audit.record(actor="owner", action="key.revoke", target="key", tenant_id=tenant.pk)
     return Bookings(tenant, refunded, disputed)
 
 
