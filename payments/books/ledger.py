@@ -6,8 +6,6 @@ is owed to the tenant; a failed refund or a won dispute is booked by their rever
 """
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,14 +18,14 @@ from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
 from registry.data.loop import sync_twin
+from registry.tenants.books import snapshot
 
 log = logging.getLogger(__name__)
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
 PROOFS = {name: SQL[name].format(errors=SQL["errors"]) for name in ("prove", "prove_since")}
 
-PROVE_EVERY = 1800  # seconds between proofs of what is new; the whole ledger is proven once a day
-WHOLE_EVERY = timedelta(days=1)
+PROVE_EVERY = 1800  # seconds between proofs of what is new; `check_books` compares the whole ledger every night
 OVERLAP = timedelta(hours=2)  # longer than payments stay uncertain: late settlements were requested within it
 
 
@@ -52,28 +50,26 @@ class Proof:
 
 async def prove(*, tenant_id: int | None = None) -> Proof:
     """Check the whole ledger, or one tenant's, in one snapshot."""
-    async with _snapshot() as conn:
+    async with snapshot() as conn:
         return await _proof(conn, "prove", tenant=tenant_id)
 
 
 async def prove_next() -> Proof:
-    """The periodic proof: everything since the last sound proof, and once a day the whole ledger. The result is stored.
+    """The periodic proof: everything since the last sound proof, or the whole ledger if there was none. The result is stored.
 
     Damage to rows proven before, and missing lines of payments that were uncertain for longer than OVERLAP, are found by the
-    daily proof. After an unsound proof the same span is checked again.
+    nightly check of the books (payments.books.check). After an unsound proof the same span is checked again.
     """
-    sound = LedgerProof.async_objects.filter(sound=True)
-    last, last_whole = await sound.afirst(), await sound.filter(whole=True).afirst()
-    async with _snapshot() as conn:
+    last = await LedgerProof.async_objects.filter(sound=True).afirst()
+    async with snapshot() as conn:
         [(at, last_line)] = await (await conn.execute(SQL["latest"])).fetchall()
-        whole = last is None or last_whole is None or at - last_whole.at >= WHOLE_EVERY
-        if last is None or whole:
+        if last is None:
             proof = await _proof(conn, "prove", tenant=None)
         else:
             since = (last.at - OVERLAP).replace(minute=0, second=0, microsecond=0)  # whole hours, as in the roll-ups
             proof = await _proof(conn, "prove_since", since=since, after=last.last_line)
     await LedgerProof.async_objects.acreate(
-        at=at, whole=whole, last_line=last_line, sound=proof.sound, found=asdict(proof)
+        at=at, whole=last is None, last_line=last_line, sound=proof.sound, found=asdict(proof)
     )
     return proof
 
@@ -87,15 +83,6 @@ async def prove_ledger() -> None:
         log.info("ledger proven", extra={"payments": proof.payments, "lines": proof.lines})
     else:
         log.error("ledger does not add up", extra={"proof": str(proof)})
-
-
-@asynccontextmanager
-async def _snapshot() -> AsyncIterator[AsyncConnection]:
-    """A read-only transaction without a statement time-out."""
-    async with database.transaction() as conn:
-        await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        await conn.execute("SET LOCAL statement_timeout = 0")
-        yield conn
 
 
 async def _proof(conn: AsyncConnection, statement: str, **params: Any) -> Proof:

@@ -184,6 +184,8 @@ BOOKED = {
     "tenant": TENANT, "processors": [TENANT + 1, TENANT + 2], "at": [AT + timedelta(seconds=2), AT + timedelta(seconds=3)],
     "currencies": ["BRL", "BRL"], "amounts": [1990, 1990], "fees": [0, 0],
 }  # fmt: skip
+PAGE = {"tenant": TENANT, "after": 2000, "limit": 10}
+SLICE = {"tenant": TENANT, "after": 2000, "last": 2010}
 NEVER = datetime.max.replace(tzinfo=UTC)
 WINDOW = {**ONE, "since": LATER, "until": LATER + timedelta(seconds=10)}
 JANITOR = {"tenant": TENANT, "after": 0, "youngest": 60.0, "oldest": 86400.0, "limit": 10}
@@ -220,6 +222,22 @@ ASKED: dict[str, tuple] = {
     "figures/course": (SQL["figures"]["course"], {"tenant": TENANT, "course_width": 60, "bin": 60, "since": AT + timedelta(seconds=6980)}, 40),
     "entries/first_since": (SQL["entries"]["first_since"], {"tenant": TENANT, "at": datetime.now(UTC)}, 60),
     "takers/takers": (SQL["takers"]["takers"], {"tenants": [TENANT], "limit": 10}, 40, True),
+    "check/payment_page": (SQL["check"]["payment_page"], PAGE, 20, True),
+    "check/payment_last": (SQL["check"]["payment_last"], ONE, 50, True),
+    "check/payments": (SQL["check"]["payments"], SLICE, 500, True),
+    "check/line_page": (SQL["check"]["line_page"], PAGE, 20, True),
+    "check/line_last": (SQL["check"]["line_last"], ONE, 50, True),
+    "check/lines": (SQL["check"]["lines"], SLICE, 60, True),
+    "check/refund_page": (SQL["check"]["refund_page"], PAGE, 20, True),
+    "check/refund_last": (SQL["check"]["refund_last"], ONE, 50, True),
+    "check/refunds": (SQL["check"]["refunds"], SLICE, 150, True),
+    "check/dispute_page": (SQL["check"]["dispute_page"], PAGE, 20, True),
+    "check/dispute_last": (SQL["check"]["dispute_last"], ONE, 50, True),
+    "check/disputes": (SQL["check"]["disputes"], SLICE, 150, True),
+    "check/rollup_end": (SQL["check"]["rollup_end"], {**ONE, "start": LATER.isoformat(), "limit": 10}, 40, True),
+    "check/rollups": (SQL["check"]["rollups"], {**ONE, "start": LATER.isoformat(), "end": (LATER + timedelta(seconds=10)).isoformat()}, 60, True),
+    "check/numbers": (SQL["check"]["numbers"], SLICE, 60, True),
+    "check/beyond": (SQL["check"]["beyond"], {"tenant": TENANT, "limit": 10}, 5, True),
     "summary/summary": (SQL["summary"]["summary"], SUMMARY, 40),
     "ledger/prove_since": (PROOFS["prove_since"], {"since": AT + timedelta(seconds=6990), "after": 10**9}, 100),
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
@@ -277,6 +295,7 @@ ASKED: dict[str, tuple] = {
     "purge/purge_page": (SQL["purge"]["purge_page"], {"tenant": TENANT, "after": LATER, "after_id": 0, "before": NEVER, "limit": 10}, 20, True),
     "purge/purge_payments": (SQL["purge"]["purge_payments"], {"tenant": TENANT, "ids": [1, 2, 3]}, 10, True),
     "purge/purge_children": (SQL["purge"]["purge_children"], {"tenant": TENANT, "ids": [1, 2, 3], "correlations": [named(1), named(2), named(3)]}, 80, True),
+    "purge/hold_refunds": (SQL["purge"]["hold_refunds"], {"tenant": TENANT, "ids": [1, 2, 3]}, 20, True),
     "purge/purge_left": (SQL["purge"]["purge_left"], {"tenant": TENANT, "before": NEVER, "limit": 10}, 20, True),
     "purge/hold_rollups": (SQL["purge"]["hold_rollups"], BOOKED, 20, True),
     "purge/purge_rollups": (SQL["purge"]["purge_rollups"], BOOKED, 40, True),
@@ -316,12 +335,12 @@ LIST = (
 PART = "text that another statement is made of, or no access to a table"
 
 NOT_HOT: dict[str, str] = {
-    **dict.fromkeys(("ledger/prove", "purge/purge_rest", "purge/hold_statistics", "purge/purge_statistics", "figures/trim", "entries/totals",
+    **dict.fromkeys(("ledger/prove", "check/recount", "check/purged", "purge/purge_rest", "purge/hold_statistics", "purge/purge_statistics", "figures/trim", "entries/totals",
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
     **dict.fromkeys(("search/search", "search/count", "search/limits", "listing/refunds", "listing/disputes"), LIST),
     **{f"routing/{name}": SMALL for name in SQL["routing"]},
     **{f"{file}/{name}": HOME for file in SQL if file.startswith("attention_") for name in SQL[file]},
-    **dict.fromkeys(("events/positions", "purge/hold_sandbox", "accounts/names", "dry_run/rules", "export/live_subscriptions",
+    **dict.fromkeys(("events/positions", "check/stream", "check/accounts", "purge/hold_sandbox", "purge/purge_stream", "accounts/names", "dry_run/rules", "export/live_subscriptions",
         "subscriptions/fee_share", "merchant/unpaid", "merchant/go_live", "outbound/job_secret", "outbound/signing_of",
         "inbound/account", "inbound/polled", "inbound/position", "inbound/keep_position"), SMALL),
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),

@@ -12,12 +12,14 @@ from django.utils import timezone
 from payments.books import purge as purging
 from payments.errors import LiveTenant
 from payments.models import Attempt, DeadLetter, Difference, LedgerEntry, Payment, PaymentEvent, Rollup
+from payments.refunds import refunds
 from payments.states import SUCCEEDED
 from registry.data import database
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor, make_tenant
+from tests.payments.refunding import booked
 from tests.registry.test_database import fresh_pool, with_options  # noqa: F401 - a fixture
 from tests.settling import settle_all
 
@@ -255,6 +257,28 @@ async def test_an_interrupted_purge_leaves_consistent_sums(api: Api, tenant, def
     assert purged == (2, 3)
     assert rolled[0] == rolled[1] == (3, 3 * 1990)
     assert await in_thread(orphans, tenant) == 0
+
+
+async def test_a_refund_that_is_claimed_during_a_purge_is_deleted_too(tenant):
+    """A claim locks no payment."""
+    await in_thread(make_processor, tenant)
+    [payment] = await booked(tenant)
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=100)
+    async with database.transaction() as conn:
+        await conn.execute(
+            "UPDATE payments_refund SET status = 'processing', attempt = 1 WHERE tenant_id = %s", [tenant.pk]
+        )
+        purging_now = asyncio.create_task(purging.purge(tenant_id=tenant.pk))
+        await eventually(lambda: waits_for_a_lock("payments_refund"))
+
+    assert await purging_now == (1, 0)
+    assert await database.fetch("SELECT id FROM payments_refund WHERE tenant_id = %s", [tenant.pk]) == []
+
+
+async def waits_for_a_lock(table: str) -> bool:
+    sql = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE %s AND pid <> pg_backend_pid()"""
+    return (await database.fetch(sql, [f"%{table}%"]))[0][0] > 0
 
 
 LINES = """
