@@ -6,6 +6,7 @@ have a refund, 1 % a dispute. Nothing but the planted cent may be reported.
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -31,6 +32,9 @@ def run(effort: Effort) -> list[Figure]:
             here.manage("processor", "add", "bench", name, "--kind", "sandbox", "--fee", str(fee))
         seed(here, size, bars)
         seconds, found = check(here)
+        memory = (
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        )  # of the largest child: the commands before are smaller
         if found["differences"]:
             raise AssertionError(f"{found['total']} differences in sound books, such as {found['differences'][0]}")
         with here.connect() as connection:
@@ -40,7 +44,7 @@ def run(effort: Effort) -> list[Figure]:
         if kinds != ["payment.fee", "rollup.hour", "rollup.second"]:
             raise AssertionError(f"a cent in a fee was found as {kinds}")
         rows = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
-        note = f"{rows}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        note = f"{rows}; {memory:.0f} MiB of memory at most; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
         return [Figure(f"check_books, {size:,} payments", seconds, "s", TARGET, True, note)]
 
 

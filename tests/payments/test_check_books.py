@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.payments.refunding import book, pay_back, paying_back
 from tests.settling import accept, payments, settle_all
+
+PURGED_EVENTS = (Path(purge.__file__).parents[1] / "migrations" / "sql" / "purged_events.sql").read_text()
 
 
 class Bookings(NamedTuple):
@@ -268,6 +271,17 @@ async def test_a_payment_lost_beside_a_purge_is_found(tenant, newest: bool):
         if newest
         else "events 1 to 3 of the stream: 1 events; it should be 2: purges deleted 1 of them"
     )
+
+
+async def test_what_purges_deleted_before_they_were_counted_is_counted_by_the_migration(booked):
+    await purge.purge(tenant_id=booked.tenant.pk, before=await purge.clock())
+    await accept(booked.tenant, 1)
+    await database.fetch("UPDATE payments_stream SET purged = 0, purged_until = 0")
+    before = await check(booked.tenant)
+    await database.fetch(PURGED_EVENTS)
+
+    assert {one.kind for one in before} == {"stream.missing"}
+    assert await check(booked.tenant) == []
 
 
 # -- A busy database ----------------------------------------------------------------------------------------------------
