@@ -43,7 +43,7 @@ def run(effort: Effort) -> list[Figure]:
         kinds = sorted(one["kind"] for one in planted["differences"])
         if kinds != ["payment.fee", "rollup.hour", "rollup.second"]:
             raise AssertionError(f"a cent in a fee was found as {kinds}")
-        rows = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
+        rows = ", ".join(f"{part} {count:,}" for part, count in found["rows"].items())
         note = f"{rows}; {memory:.0f} MiB of memory at most; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
         return [Figure(f"check_books, {size:,} payments", seconds, "s", TARGET, True, note)]
 

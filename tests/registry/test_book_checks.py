@@ -54,9 +54,9 @@ async def test_the_command_says_what_it_compared(shop):
     code, text = await command(shop.slug)
 
     assert code == 0
-    assert text.startswith(f"no difference ({shop.slug}; ")
-    assert "3 payments" in text
-    assert "9 ledger lines" in text
+    assert text.startswith(f"No difference, {shop.slug}, in ")
+    assert "payments 3" in text
+    assert "ledger lines 9" in text
 
 
 async def test_the_command_names_each_difference_on_a_line_and_exits_with_1(shop):
@@ -71,7 +71,7 @@ async def test_the_command_names_each_difference_on_a_line_and_exits_with_1(shop
         "processor default: 3 payments, 59.70 BRL, fees 3.01 BRL; "
         "it should be 3 payments, 59.70 BRL, fees 3.00 BRL, as its payments add up to."
     )
-    assert verdict.startswith("1 differences (1 tenants; ")
+    assert verdict.startswith("1 difference, all tenants, in ")
 
 
 async def test_the_command_prints_json_for_programs(shop):

@@ -74,13 +74,13 @@ class _Bars:
 
 
 def _text(names: dict[int, str], findings: BookFindings, seconds: float) -> str:
-    whose = ", ".join(names.values()) if SERVICE not in names else f"{len(names) - 1} tenants"
-    counted = ", ".join(f"{rows:,} {part}" for part, rows in findings.rows.items())
-    verdict = f"{findings.count} differences" if findings.count else "no difference"
+    whose = ", ".join(names.values()) if SERVICE not in names else "all tenants"
+    counted = ", ".join(f"{part} {rows:,}" for part, rows in findings.rows.items())
+    verdict = {0: "No difference", 1: "1 difference"}.get(findings.count, f"{findings.count:,} differences")
     lines = [f"{names[place.tenant_id]}: {one.sentence}." for place, one in findings.named]
     if findings.count > len(lines):
         lines.append(f"… and {findings.count - len(lines)} more.")
-    return "\n".join([*lines, f"{verdict} ({whose}; {counted}; {seconds:.1f} s)"])
+    return "\n".join([*lines, f"{verdict}, {whose}, in {seconds:.1f} s. Compared: {counted}."])
 
 
 def _data(names: dict[int, str], findings: BookFindings, seconds: float) -> dict[str, Any]:
