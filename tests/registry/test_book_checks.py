@@ -94,9 +94,11 @@ async def test_only_the_named_tenant_is_checked(shop):
     assert (await command(other.slug))[0] == 0
 
 
-async def test_an_unknown_tenant_is_no_sound_one():
-    with pytest.raises(CommandError, match="there is no tenant 'nobody'"):
+async def test_an_unknown_tenant_is_neither_sound_nor_different():
+    with pytest.raises(CommandError, match="there is no tenant 'nobody'") as refused:
         await command("nobody")
+
+    assert refused.value.returncode == 2
 
 
 async def test_the_services_own_audit_trail_is_checked_with_all_tenants(shop):

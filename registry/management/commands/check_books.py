@@ -13,7 +13,7 @@ from registry.models import Tenant
 from registry.tenants import books
 from registry.tenants.books import SERVICE, BookFindings, BookSlice, Place
 
-DIFFERENT = 1  # exit code
+DIFFERENT, FAULT = 1, 2  # exit codes
 
 
 class Command(AsyncCommand):
@@ -27,7 +27,7 @@ class Command(AsyncCommand):
         try:
             names = await books.owners(tenant)
         except Tenant.DoesNotExist:
-            raise CommandError(f"there is no tenant {tenant!r}; `tenant list` shows all") from None
+            raise CommandError(f"there is no tenant {tenant!r}; `tenant list` shows all", returncode=FAULT) from None
         started = time.monotonic()
         with _Bars(list(names)) as bars:
             findings = await books.check(names, bars.seen)
