@@ -10,8 +10,7 @@ class RegistryConfig(AppConfig):
     verbose_name = "Tenants and access"
 
     def ready(self) -> None:
-        from registry.operators import book_checks  # noqa: F401 - its chore, gauges, source of attention
-        from registry.operators import database_attention, key_attention  # noqa: F401 - their sources of attention
+        from registry.operators import book_checks, database_attention, key_attention  # noqa: F401 - chore, gauges, sources
         from registry.tenants import audit_chain  # noqa: F401 - its chore and part of check_books
 
 

@@ -1,17 +1,16 @@
 """The tables of payments, one file per subject."""
 
 from payments.models.billing import Invitation, Plan, SignUp, Subscription
+from payments.models.books import LedgerProof, Rollup
 from payments.models.inbound import InboundEvent, InboundPoll
 from payments.models.payments import (
     Attempt,
     DeadLetter,
     Endpoint,
     LedgerEntry,
-    LedgerProof,
     Payment,
     PaymentEvent,
     Processor,
-    Rollup,
     Stream,
 )
 from payments.models.reconciliation import Difference, Reconciliation

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from registry.data.chores import chore
 from registry.edge import status
 from registry.models import BookCheck
-from registry.operators.attention import Item, Severity, source
+from registry.operators.attention import Item, Severity, counted, source
 from registry.tenants import books
 from registry.tenants.books import PARTS, BookDifference, BookSlice, Place
 
@@ -144,14 +144,21 @@ status.gauges.append(_gauges)
 
 @source("books.check")
 async def attention(tenant_ids: Sequence[int] | None) -> list[Item]:
-    """Differences of the latest check, and that none was finished for LATE."""
-    if tenant_ids is not None or (check := await latest()) is None or check.finished_at is None:
+    """The result of the latest check, and that none was finished for LATE."""
+    if tenant_ids is not None:
         return []
+    check = await latest()
+    if check is None or check.finished_at is None:
+        said = "The books were not checked yet. The first check begins within ten minutes."
+        return [Item(known=False, severity=Severity.NOTICE, sentence=said)]
     if check.differences:
         first = check.named[0]
-        said = f"The books differ from their events and ledger lines, first at {first['owner']}: {first['difference']}."
+        places = counted(check.differences, "place")
+        said = f"The books differ from their events and ledger lines in {places}, first {first['owner']}: {first['difference']}."
         return [Item(severity=Severity.CRITICAL, sentence=said, count=check.differences, since=check.finished_at)]
     if datetime.now(UTC) - check.finished_at > LATE:
-        said = "The books were sound at their last nightly check, but it is more than a day ago."
+        said = "The books were sound at their last nightly check, but the next ones were not finished."
         return [Item(severity=Severity.WARNING, sentence=said, since=check.finished_at)]
-    return []
+    rows = counted(sum(check.rows.values()), "row")
+    said = f"The books: the last nightly check found no difference ({rows})."
+    return [Item(severity=Severity.WELL, sentence=said, since=check.finished_at)]

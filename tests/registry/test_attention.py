@@ -24,6 +24,7 @@ SERVICE = {
     "audit.proof",
     "ledger.proof",
     "rollups.proof",
+    "books.check",
     "disk",
     "spill.waiting",
     "spill.set_aside",

@@ -13,6 +13,7 @@ from registry.models import BookCheck
 from registry.operators import attention, book_checks
 from registry.operators.book_checks import last_begin
 from registry.tenants import audit, books
+from tests.attending import named
 from tests.conftest import Api
 from tests.factories import in_thread, make_processor, make_tenant
 from tests.settling import accept, settle_all
@@ -190,27 +191,25 @@ async def test_the_result_is_in_the_metrics(api: Api, shop):
     assert 0 < found["registry_book_check_seconds"] < 600
 
 
-async def items(tenant_ids: list[int] | None = None) -> list[attention.Item]:
-    return [one for one in await attention.items(tenant_ids) if one.name == "books.check"]
-
-
 async def test_differences_need_the_operators_attention_and_no_tenants(shop):
+    [before] = await named("books.check")
     await damage()
     await CHORES["check-books"].run()
 
-    [item] = await items()
+    [item] = await named("books.check")
+    assert (before.known, before.severity) == (False, attention.Severity.NOTICE)
     assert (item.severity, item.count) == (attention.Severity.CRITICAL, 1)
     assert item.sentence.startswith(
-        f"The books differ from their events and ledger lines, first at {shop.slug}: roll-up"
+        f"The books differ from their events and ledger lines in 1 place, first {shop.slug}: roll-up of the second"
     )
-    assert await items([shop.pk]) == []
+    assert await named("books.check", [shop.pk]) == []
 
 
-async def test_a_check_that_was_not_repeated_needs_attention(shop):
+async def test_a_sound_check_is_well_and_one_that_was_not_repeated_needs_attention(shop):
     await CHORES["check-books"].run()
-    sound = await items()
+    [sound] = await named("books.check")
     await database.fetch("UPDATE registry_bookcheck SET finished_at = now() - interval '2 days'")
-    [late] = await items()
+    [late] = await named("books.check")
 
-    assert sound == []
-    assert late.severity == attention.Severity.WARNING
+    assert (sound.severity, late.severity) == (attention.Severity.WELL, attention.Severity.WARNING)
+    assert sound.sentence.startswith("The books: the last nightly check found no difference (")

@@ -9,7 +9,7 @@ from registry.data.creation import in_one_step
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("registry", "0001_initial"),
+        ("registry", "0003_developers"),
     ]
 
     operations = in_one_step(

@@ -9,7 +9,7 @@ BASE = Path(__file__).parent / "sql" / "purged_events.sql"
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("payments", "0003_processor_public_only"),
+        ("payments", "0006_attempt_rollups"),
     ]
 
     operations = [
