@@ -74,7 +74,7 @@ class JobSettlement(NamedTuple):
     code: str = ""
     error: str = ""
     traceback: str = ""
-    result: str | None = None  # JSON
+    result: str | None = None  # JSON; a result that is null is not stored
     wait: float = 0.0  # seconds until a queued job is due
     uncounted: bool = False  # the attempt does not count
     progress: Progress | None = None
@@ -88,7 +88,7 @@ def after(claim: JobClaim, outcome: Outcome) -> JobSettlement:
     """What is written of an attempt that ended so."""
     match outcome:
         case Succeeded(result=result):
-            return JobSettlement(claim, JobStatus.SUCCEEDED, result=result.decode())
+            return JobSettlement(claim, JobStatus.SUCCEEDED, result=None if result == b"null" else result.decode())
         case Failed():
             return failed(
                 claim,

@@ -54,14 +54,21 @@ async def _on_loop(job: RunningJob, kind: Kind, content: bytes) -> Outcome:
         given = kind.decoder.decode(content)
     except msgspec.MsgspecError as error:
         return outcomes.of_bad_input(error)
-    timer = asyncio.timeout(job.claim.timeout)
+    connection = database.new_connection()
     try:
-        async with timer, database.own_connection():
-            return outcomes.of_value(await kind.function(job, given))
-    except TimeoutError:
-        if timer.expired():
-            return outcomes.timed_out(job.claim.timeout)
-        raise
+        running = asyncio.Task(kind.function(job, given), loop=asyncio.get_running_loop(), eager_start=True)
+        if not running.done():  # it waits for something, so it needs a timer
+            timer = asyncio.timeout(job.claim.timeout)
+            try:
+                async with timer:
+                    await running
+            except TimeoutError:
+                if timer.expired():
+                    return outcomes.timed_out(job.claim.timeout)
+                raise
+        return outcomes.of_value(running.result())
+    finally:
+        await connection.close()
 
 
 async def _in_process(job: RunningJob, kind: Kind, content: bytes, children: Children) -> Outcome:

@@ -79,8 +79,13 @@ class Context(Protocol):
     job_id: UUID
     tenant_id: int
     attempt: int
-    key: str  # idempotency key of this attempt, the same for all calls to other services in it
-    log: JobLog
+
+    @property
+    def key(self) -> str:
+        """Idempotency key of this attempt, the same for all calls to other services in it."""
+
+    @property
+    def log(self) -> JobLog: ...
 
     @property
     def cancelled(self) -> bool:

@@ -1,12 +1,12 @@
 """Jobs as the API and the pages read them."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from queueing.jobs import files, kinds
 from queueing.jobs.errors import JobResultExpired, JobUnfinished, UnknownJob
@@ -148,9 +148,12 @@ async def result(tenant_id: int, uuid: UUID) -> str:
 
 
 async def result_of(job: Job) -> JobResult | None:
-    """The job's result, unless there is none, or it has expired."""
-    kept = JobResult.async_objects.filter(tenant_id=job.tenant_id, job_id=job.pk, expires_at__gt=Now())
-    return await kept.afirst()
+    """The job's result, unless there is none, or it has expired. A result that is null is not stored."""
+    found = await JobResult.async_objects.filter(tenant_id=job.tenant_id, job_id=job.pk).afirst()
+    if found is None and job.status == JobStatus.SUCCEEDED and job.finished_at:
+        expires_at = job.finished_at + timedelta(seconds=job.result_ttl)
+        found = JobResult(tenant_id=job.tenant_id, job_id=job.pk, body="null", expires_at=expires_at)
+    return found if found and found.expires_at > timezone.now() else None
 
 
 # -- Many ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
+from functools import cached_property
 from uuid import UUID
 
 from queueing.jobs.decisions import JobClaim, Progress
@@ -33,8 +34,6 @@ class RunningJob:
         self.claim = claim
         self.job_id: UUID = claim.uuid
         self.tenant_id, self.attempt = claim.tenant_id, claim.shown
-        self.key = f"{claim.uuid}:{claim.attempt}"
-        self.log = JobLog(log, {"job": str(claim.uuid), "kind": claim.kind})
         self.stop_requested = asyncio.Event()  # the function should end at its next checkpoint
         self.lost = asyncio.Event()  # the lease has ended: whatever it still does is refused
         self.leased_until = time.monotonic() + lease
@@ -44,6 +43,14 @@ class RunningJob:
         self._began = self._reported_at = time.monotonic()
 
     # -- For the function ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def key(self) -> str:
+        return f"{self.claim.uuid}:{self.claim.attempt}"
+
+    @cached_property
+    def log(self) -> JobLog:
+        return JobLog(log, {"job": str(self.claim.uuid), "kind": self.claim.kind})
 
     @property
     def cancelled(self) -> bool:
@@ -102,6 +109,7 @@ class RunningJob:
 
     def ended(self) -> None:
         """The function has ended: what its task does now is to write the outcome."""
+        self.task = None  # whose context has this job: a cycle would be left to the garbage collector
         if self._interruption:
             self._interruption.cancel()
 

@@ -12,7 +12,6 @@ from queueing.jobs import events
 from queueing.jobs.errors import JobConflict
 from queueing.jobs.events import JobChange
 from queueing.jobs.job import JobReceipt, Key, NewJob, fingerprint
-from queueing.models import JobStatus
 from queueing.work import waking
 from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
@@ -72,14 +71,14 @@ async def _store_once(batch: Sequence[NewJob]) -> list[Any]:
     return results
 
 
-async def insert(conn: AsyncConnection, jobs: Sequence[NewJob]) -> list[live.Event]:
+async def insert(conn: AsyncConnection, jobs: Sequence[NewJob]) -> list[live.Change]:
     """Insert jobs in the caller's transaction, which calls `announce` with the returned events after its commit. A job whose id
     exists is left out."""
     stored = _by_key(await database.rows(conn, SQL["accept"], _columns(jobs)))
     return [_event(job, *stored[job.key]) for job in jobs if job.key in stored]
 
 
-def announce(new: Sequence[live.Event]) -> None:
+def announce(new: Sequence[live.Change]) -> None:
     """Publish the events of jobs that are committed, and wake workers."""
     if new:
         live.publish(new)
@@ -110,10 +109,8 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, Any]:
     }
 
 
-def _event(job: NewJob, at: datetime, position: int) -> live.Event:
-    return events.event(
-        JobChange(job.tenant_id, 0, position, job.id, job.kind, JobStatus.QUEUED.value, 0, at, None, None, at, 1)
-    )
+def _event(job: NewJob, at: datetime, position: int) -> live.Change:
+    return events.unread(JobChange(job.tenant_id, 0, position, job.id, job.kind, "queued", 0, at, None, None, at, 1))
 
 
 # -- Existing jobs -------------------------------------------------------------------------------------------
@@ -149,7 +146,7 @@ async def _with_unique_keys(jobs: Sequence[NewJob]) -> dict[tuple[int, str, str 
         "kind": Texts([j.kind for j in jobs]),
         "unique_key": Texts([j.unique_key for j in jobs]),
     }
-    rows = await database.fetch(SQL["at_work"], params)
+    rows = await database.fetch(SQL["at_work"], params, prepare=False)
     return {(tenant, kind, key): _at_work(uuid, at) for tenant, kind, key, uuid, at in rows}
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from queueing.work.table import DEPTH_SAMPLE, Depth, WorkTable, register
 from queueing.work.work import DUE_AT_MOST, Routed, Work
 from registry import telemetry
 from registry.data import database, live
-from registry.data.arrays import Bigints, Texts
+from registry.data.arrays import Bigints, Texts, texts_unless_empty, unless_empty
 from registry.data.database import Row
 
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
@@ -60,6 +61,16 @@ DIVIDED["jobs"] = KINDS.__contains__
 type JobShare = tuple[int, str]  # tenant, kind
 
 
+@cache
+def _wait_of(kind: str) -> Any:
+    return telemetry.JOB_WAIT.labels(kind)  # a look-up of labels takes as long as an observation
+
+
+@cache
+def _seconds_of(kind: str) -> Any:
+    return telemetry.JOB_SECONDS.labels(kind)
+
+
 class JobWork(Work[JobClaim, JobSettlement]):
     """The work of running jobs."""
 
@@ -67,8 +78,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
     in_transaction = False
     settle_rows = 250
     settle_linger = 0.005
-    share_limit = 100
-    tenant_limit = 300  # rows of one tenant in flight, of all kinds; the rest of the capacity is for others
+    capacity = 1200
+    share_limit = 300  # a quarter; while some outcomes are written, the next jobs of the share run
+    tenant_limit = 900  # rows of one tenant in flight, of all kinds; the rest of the capacity is for others
 
     def __init__(self, *, guarded: bool = False) -> None:
         """`guarded`: the process belongs to this work, and is killed if a job blocks its loop."""
@@ -155,7 +167,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
         live.publish([events.claimed(claim) for claim in items])
         for claim in items:
             if not (claim.over or claim.cut_off):
-                telemetry.JOB_WAIT.labels(claim.kind).observe((claim.started_at - claim.run_at).total_seconds())
+                _wait_of(claim.kind).observe((claim.started_at - claim.run_at).total_seconds())
 
     def release(self, items: Sequence[JobClaim]) -> None:
         super().release(items)
@@ -185,8 +197,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
             outcome = await outcome_of(job, KINDS[claim.kind], self.children)
         finally:
             self.running.remove(job)
-            telemetry.JOB_SECONDS.labels(claim.kind).observe(time.monotonic() - began)
-        return decisions.after(claim, outcome)._replace(progress=job.take_progress())
+            _seconds_of(claim.kind).observe(time.monotonic() - began)
+        settlement, progress = decisions.after(claim, outcome), job.take_progress()
+        return settlement._replace(progress=progress) if progress else settlement
 
     # -- Settling ----------------------------------------------------------------------------------------------
 
@@ -203,22 +216,22 @@ class JobWork(Work[JobClaim, JobSettlement]):
             "tenant": Bigints([s.claim.tenant_id for s in batch]),
             "job": Bigints([s.claim.job_id for s in batch]),
             "attempt": Bigints([s.claim.attempt for s in batch]),
-            "status": Texts([s.status.value for s in batch]),
-            "wait": [s.wait for s in batch],
-            "code": Texts([s.code for s in batch]),
-            "error": Texts([s.error for s in batch]),
-            "traceback": Texts([s.traceback for s in batch]),
-            "result": Texts([s.result for s in batch]),
-            "uncounted": Bigints([int(s.uncounted) for s in batch]),
-            "done": [r.done if r else None for r in reports],
-            "total": [r.total if r else None for r in reports],
-            "message": Texts([r.message if r else None for r in reports]),
+            "status": Texts([s.status for s in batch]),
+            "wait": unless_empty([s.wait or None for s in batch]),
+            "code": texts_unless_empty([s.code for s in batch]),
+            "error": texts_unless_empty([s.error for s in batch]),
+            "traceback": texts_unless_empty([s.traceback for s in batch]),
+            "result": texts_unless_empty([s.result for s in batch]),
+            "uncounted": unless_empty([int(s.uncounted) or None for s in batch]),
+            "done": unless_empty([r and r.done for r in reports]),
+            "total": unless_empty([r and r.total for r in reports]),
+            "message": texts_unless_empty([r.message if r else None for r in reports]),
         }
 
     async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:
-        live.publish([events.from_row(row) for _, row in written])
-        for settlement, _ in written:
-            telemetry.JOBS.labels(settlement.claim.kind, settlement.status.value).inc()
+        live.publish([events.settled(settlement, row) for settlement, row in written])
+        for (kind, status), count in Counter((s.claim.kind, s.status.value) for s, _ in written).items():
+            telemetry.JOBS.labels(kind, status).inc(count)
 
     def is_done(self, outcome: JobSettlement, written: bool) -> bool:
         return written and outcome.status is not JobStatus.QUEUED

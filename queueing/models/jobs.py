@@ -97,7 +97,9 @@ class Job(WorkRow):
         constraints = [
             models.UniqueConstraint(fields=["uuid", "tenant"], name="job_once"),
             models.UniqueConstraint(
-                fields=["unique_key", "tenant", "kind"], condition=models.Q(closed=None), name="job_unique_key"
+                fields=["unique_key", "tenant", "kind"],
+                condition=models.Q(closed=None, unique_key__isnull=False),
+                name="job_open_key",
             ),
         ]
         indexes = [

@@ -153,7 +153,7 @@ class Drain:
                 await asyncio.sleep(RETRY)
 
     def _start(self, group: Sequence[Any]) -> None:
-        task = asyncio.get_running_loop().create_task(self.work.run(group))
+        task = asyncio.Task(self.work.run(group), loop=asyncio.get_running_loop(), eager_start=True)
         self.in_flight[task] = group
         task.add_done_callback(self._done)
 

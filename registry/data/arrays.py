@@ -66,6 +66,11 @@ def unless_empty[T](column: list[T | None]) -> list[T | None] | None:
     return column if any(value is not None for value in column) else None
 
 
+def texts_unless_empty(values: Sequence[str | None]) -> Texts | None:
+    """The column, or None when no value has a character."""
+    return Texts(values) if any(values) else None
+
+
 def _elements(values: Iterable[bytes]) -> Iterable[bytes]:
     for value in values:
         yield _length(len(value))

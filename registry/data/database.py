@@ -24,6 +24,7 @@ from registry import telemetry
 from registry.data import faults, refusals
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop
+from registry.data.orm import new_connection as new_connection
 from registry.data.orm import own_connection as own_connection
 from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool

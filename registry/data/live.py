@@ -25,7 +25,7 @@ MAILBOX = 1000  # events that a slow reader may be behind before it is disconnec
 FILL_LIMIT = 500  # events per read of a gap
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
+class Event(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """A numbered change. `body` is the JSON object that readers get."""
 
     stream: str  # name of the stream that numbers it
@@ -37,11 +37,22 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     beside: dict[str, str] = {}  # what the socket says beside the object, for members only
 
 
+class Change(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A numbered change before it is an Event: the stream makes one of `row`, in processes where somebody reads it."""
+
+    stream: str
+    tenant: int
+    position: int
+    row: msgspec.Raw  # MessagePack
+
+
 class NumberedEvents(Protocol):
-    """The part of registry.data.stream.EventStream by which a hub reads missed events."""
+    """The part of registry.data.stream.EventStream by which a hub reads missed events, and those that are sent as changes."""
 
     @property
     def name(self) -> str: ...
+
+    def event(self, row: msgspec.Raw, /) -> Event: ...
 
     def since(self, tenant: int, after: int, limit: int, /) -> Awaitable[list[Event]]: ...
 
@@ -53,17 +64,17 @@ type Key = tuple[str, int]  # a stream's name and a tenant
 
 # -- Publishing ----------------------------------------------------------------------------------------
 
-_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Event])
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Event | Change])
 
 
-async def _send(events: list[Event]) -> None:
+async def _send(events: list[Event | Change]) -> None:
     await channels.send(GROUP, _encoder.encode(events))
 
 
-publishers: PerLoop[Publisher[Event]] = PerLoop(lambda: Publisher(_send), close=Publisher.close)
+publishers: PerLoop[Publisher[Event | Change]] = PerLoop(lambda: Publisher(_send), close=Publisher.close)
 
 
-def publish(events: Sequence[Event]) -> None:
+def publish(events: Sequence[Event | Change]) -> None:
     """Send committed events to all processes. Never waits and never fails: it is a hint."""
     publishers.get().publish(events)
 
@@ -238,7 +249,7 @@ class Hub:
         if self.feeds:
             for event in _decoder.decode(data):
                 if feed := self.feeds.get((event.stream, event.tenant)):
-                    feed.offer(event)
+                    feed.offer(event if isinstance(event, Event) else feed.stream.event(event.row))
 
     async def _tick(self) -> None:
         while True:

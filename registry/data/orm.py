@@ -16,14 +16,44 @@ async def release() -> None:
         await wrapper.close()
 
 
+class _Unopened:
+    """Stands for a connection and is forwarded to it, which the first use makes: that takes longer than a short statement."""
+
+    _made: Any = None
+
+    def _real(self) -> Any:
+        if self._made is None:
+            self.__dict__["_made"] = async_connections.create_connection(DEFAULT_DB_ALIAS)
+        return self._made
+
+    async def close(self) -> None:
+        if self._made is not None:
+            await self._made.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._real(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._real(), name)
+
+
+def new_connection() -> _Unopened:
+    """Run the rest of this task on a connection that it does not share with the one that started it. The caller closes it."""
+    mine = async_connections[DEFAULT_DB_ALIAS] = _Unopened()
+    return mine
+
+
 @asynccontextmanager
 async def own_connection() -> AsyncIterator[None]:
     """Run ORM work on a connection that no other task shares; it is returned at the end, also on cancellation.
 
     The package's async_new_connection closes in separate tasks, and one that is cancelled before it begins closes nothing.
     """
-    mine, before = async_connections.create_connection(DEFAULT_DB_ALIAS), async_connections[DEFAULT_DB_ALIAS]
-    async_connections[DEFAULT_DB_ALIAS] = mine
+    before = async_connections[DEFAULT_DB_ALIAS]
+    mine = new_connection()
     try:
         yield
     finally:

@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
+import msgspec
+
 from registry.data import live
 from registry.data.live import Event, LiveSubscription
 
@@ -22,6 +24,7 @@ class EventStream:
     since: Callable[[int, int, int], Awaitable[list[Event]]]  # (tenant, after, limit) → events in order of position
     of_subject: Callable[[int, UUID, int], Awaitable[list[Event]]]  # (tenant, subject, after) → in order of sequence
     positions: Callable[[Sequence[int]], Awaitable[dict[int, int]]]  # tenants → the numbers of their latest events
+    event: Callable[[msgspec.Raw], Event] = msgspec.msgpack.Decoder(Event).decode  # of the row of a `live.Change`
 
     def follow(self, tenant: int, *subjects: UUID | str) -> AbstractAsyncContextManager[LiveSubscription]:
         """Subscribe to what is committed from now on: of these subjects, or of the whole tenant."""

@@ -132,14 +132,14 @@ async def test_an_outcome_is_written_though_a_cancellation_was_requested_while_t
     async with database.own_connection():
         [claim] = await mine.claim(1, 10)
         job = RunningJob(claim, lease=30.0)
-        job.task = asyncio.create_task(asyncio.sleep(0.1))
+        job.task = task = asyncio.create_task(asyncio.sleep(0.1))
         jobs.add(job)
         job.cancel()
         jobs.remove(job)
-        await asyncio.wait([job.task])
+        await asyncio.wait([task])
         await mine.close()
 
-    assert not job.task.cancelled()
+    assert not task.cancelled()
 
 
 # -- What functions raise and report ---------------------------------------------------------------------------------

@@ -47,6 +47,21 @@ async def test_an_expired_result_is_deleted_before_its_job(api: Api) -> None:
     assert await JobResult.async_objects.acount() == 1
 
 
+async def test_a_result_that_is_null_is_not_stored_and_expires_like_others(api: Api) -> None:
+    job = await submit(api, kind="test.block", resultTtl=40 * 24 * 3600)
+    await run()
+
+    assert await get(api, f"/jobs/{job['id']}/result") is None
+    assert await JobResult.async_objects.acount() == 0
+    await ended(31, job["id"])
+    await retention.trim()
+    assert await get(api, f"/jobs/{job['id']}/result") is None
+    await ended(10, job["id"])
+    await get(api, f"/jobs/{job['id']}/result", 410)
+    await retention.trim()
+    await get(api, f"/jobs/{job['id']}", 404)
+
+
 async def test_finished_jobs_are_deleted_with_their_events_and_failed_ones_later(api: Api) -> None:
     succeeded, canceled = await submit(api), await submit(api)
     failed, older = [await submit(api, kind="test.fail", input={"text": "for good"}) for _ in range(2)]

@@ -18,7 +18,7 @@ from django_async_backend.db.transaction import async_atomic
 from psycopg import errors
 
 from payments.books import queries
-from registry.data import database, faults
+from registry.data import database, faults, orm
 from registry.data.faults import Fault
 from registry.errors import Unavailable
 from registry.models import Tenant
@@ -362,6 +362,20 @@ async def test_a_step_that_fails_raises_its_own_error_and_ends_the_others():
 
     with pytest.raises(Unavailable, match="away"):
         await database.concurrently(waits, fails)
+    await eventually(all_connections_are_back)
+
+
+async def test_an_own_connection_is_made_by_its_first_use_and_returned_also_if_that_was_in_another_task(monkeypatch):
+    outside, made = async_connections[DEFAULT_DB_ALIAS], []
+    create = async_connections.create_connection
+    monkeypatch.setattr(async_connections, "create_connection", lambda alias: made.append(alias) or create(alias))
+
+    async with database.own_connection():
+        assert made == []
+        await asyncio.create_task(orm.statement("SELECT 1"))
+        assert DEFAULT_DB_ALIAS in made
+
+    assert async_connections[DEFAULT_DB_ALIAS] is outside
     await eventually(all_connections_are_back)
 
 

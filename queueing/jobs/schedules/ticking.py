@@ -67,7 +67,7 @@ async def submit_due() -> int:
     return handled
 
 
-async def _submit(due: Sequence[Row]) -> tuple[int, list[live.Event]]:
+async def _submit(due: Sequence[Row]) -> tuple[int, list[live.Change]]:
     async with database.transaction() as conn:
         rows = await database.rows(conn, SQL["lock"], _keys(due), prepare=False)
         locked = [DueSchedule._make(row) for row in rows]

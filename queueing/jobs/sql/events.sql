@@ -21,8 +21,11 @@ SELECT e.tenant_id, e.job_id, e.position, j.uuid, j.kind, e.status, e.attempt, j
      ORDER BY s.sequence DESC LIMIT 1),
     CASE WHEN e.status IN ('succeeded', 'failed', 'canceled') THEN e.at END, e.at, e.sequence, e.code, e.detail,
     (e.progress->>'done')::bigint, (e.progress->>'total')::bigint, coalesce(e.progress->>'message', '')
-FROM queueing_job j JOIN queueing_jobevent e ON e.job_id = j.id AND e.tenant_id + 0 = j.tenant_id
-WHERE j.uuid = %(uuid)s AND j.tenant_id + 0 = %(tenant)s AND e.sequence > %(after)s
+FROM queueing_job j
+CROSS JOIN LATERAL (
+    SELECT * FROM queueing_jobevent e WHERE e.job_id = j.id AND e.tenant_id + 0 = j.tenant_id AND e.sequence > %(after)s OFFSET 0
+) e
+WHERE j.uuid = %(uuid)s AND j.tenant_id + 0 = %(tenant)s
 ORDER BY e.sequence;
 
 -- name: positions

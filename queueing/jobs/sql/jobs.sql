@@ -40,13 +40,14 @@ WITH due AS MATERIALIZED (
         LIMIT t.quota
         FOR UPDATE SKIP LOCKED
     ) p
+    WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807
 ), claimed AS (
     UPDATE queueing_job j
     SET status = 'running', attempt = attempt + (NOT over)::int, sequence = sequence + 1,
         tries_from = tries_from + (cut_off AND NOT over)::int, lost_attempts = lost_attempts + cut_off::int,
         lease_id = %(worker)s, leased_until = now() + make_interval(secs => %(lease)s), started_at = now(), changed_at = now()
     FROM due
-    WHERE j.tenant_id = due.tenant_id AND j.id = due.id
+    WHERE j.tenant_id = due.tenant_id AND j.id = due.id AND due.tenant_id BETWEEN 1 AND 9223372036854775807
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.input, j.sealed, j.attempt, j.tries_from, j.max_attempts, j.timeout, j.result_ttl, j.sequence,
         j.created_at, j.started_at, j.cancel_requested, due.over, due.cut_off, j.attempt - j.handed_back AS shown, j.run_at
 ), numbered AS (
@@ -54,15 +55,16 @@ WITH due AS MATERIALIZED (
     SELECT tenant_id, count(*) FROM claimed GROUP BY tenant_id ORDER BY tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position
+), placed AS (
+    SELECT c.*, n.position - count(*) OVER (PARTITION BY c.tenant_id) + row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.id) AS position
+    FROM claimed c JOIN numbered n USING (tenant_id)
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail)
-    SELECT c.tenant_id, n.position - row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.id DESC) + 1, c.id, c.sequence,
-        'running', c.shown, c.started_at, CASE WHEN cut_off THEN 'worker_lost' ELSE '' END,
+    SELECT tenant_id, position, id, sequence, 'running', shown, started_at, CASE WHEN cut_off THEN 'worker_lost' ELSE '' END,
         CASE WHEN cut_off THEN 'the worker of the attempt before was lost' ELSE '' END
-    FROM claimed c JOIN numbered n USING (tenant_id)
-    RETURNING tenant_id, job_id, position
+    FROM placed
 )
-SELECT c.*, e.position FROM claimed c JOIN events e ON e.tenant_id = c.tenant_id AND e.job_id = c.id;
+SELECT * FROM placed;
 
 -- name: limits
 -- Lock the kinds whose number of running jobs or whose rate is limited, one after the other: claims of other workers wait.
@@ -77,8 +79,11 @@ INSERT INTO queueing_joblimit (kind) SELECT unnest(%(kinds)s::text[]) ON CONFLIC
 WITH held AS (
     SELECT s.tenant_id, s.job_id, s.attempt, s.kind, j.id IS NOT NULL AS running
     FROM queueing_jobslot s
-    LEFT JOIN queueing_job j ON j.tenant_id = s.tenant_id AND j.id = s.job_id AND j.attempt = s.attempt AND j.closed IS NULL
-        AND j.leased_until >= now()
+    LEFT JOIN LATERAL (
+        SELECT id FROM queueing_job j WHERE j.tenant_id = s.tenant_id AND j.id = s.job_id AND j.attempt = s.attempt
+            AND coalesce(j.closed, '') = '' AND j.leased_until >= now()
+        OFFSET 0
+    ) j ON true
     WHERE s.kind = ANY(%(kinds)s::text[])
 ), removed AS (
     DELETE FROM queueing_jobslot s USING held h
@@ -100,8 +105,9 @@ WHERE l.kind = r.kind;
 
 -- name: settle
 -- Write outcomes with one commit, fenced by worker and attempt, and only while the lease is valid: otherwise the job is another
--- worker's. A job that is queued again is canceled instead if that was requested meanwhile. Locked in order, against deadlocks. An
--- outcome that has a callback is marked as owed (docs/decisions/031).
+-- worker's. A job that is queued again is canceled instead if that was requested meanwhile. The rows are locked in the order of the
+-- input, against deadlocks. A result that is null is not stored: a job that has succeeded without one has that. An outcome that has a
+-- callback is marked as owed (docs/decisions/031).
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(status)b::text[], %(wait)b::float8[], %(code)b::text[],
@@ -109,44 +115,40 @@ WITH input AS MATERIALIZED (
         %(total)b::bigint[], %(message)b::text[]
     ) AS t (tenant_id, job_id, attempt, status, wait, code, error, traceback, result, uncounted, done, total, message)
     WHERE tenant_id BETWEEN 1 AND 9223372036854775807
-), held AS MATERIALIZED (
-    SELECT j.tenant_id, j.id, j.attempt, CASE WHEN i.status = 'queued' AND j.cancel_requested THEN 'canceled' ELSE i.status END AS next
-    FROM input i JOIN queueing_job j ON j.tenant_id = i.tenant_id AND j.id = i.job_id
-    WHERE j.lease_id = %(worker)s AND j.attempt = i.attempt AND j.status = 'running' AND j.leased_until >= now()
-    ORDER BY j.tenant_id, j.id
-    FOR UPDATE OF j
+    ORDER BY tenant_id, job_id
 ), moved AS (
     UPDATE queueing_job j
-    SET status = h.next, sequence = j.sequence + 1, changed_at = now(), lease_id = NULL, leased_until = NULL,
-        run_at = CASE WHEN h.next = 'queued' THEN now() + make_interval(secs => i.wait) ELSE j.run_at END,
-        tries_from = j.tries_from + i.uncounted::int, handed_back = j.handed_back + i.uncounted::int,
-        finished_at = CASE WHEN h.next <> 'queued' THEN now() END,
-        error_code = i.code, error = i.error, traceback = i.traceback,
+    SET status = CASE WHEN i.status = 'queued' AND j.cancel_requested THEN 'canceled' ELSE i.status END,
+        sequence = j.sequence + 1, changed_at = now(), lease_id = NULL, leased_until = NULL,
+        run_at = CASE WHEN i.status = 'queued' AND NOT j.cancel_requested THEN now() + make_interval(secs => coalesce(i.wait, 0)) ELSE j.run_at END,
+        tries_from = j.tries_from + coalesce(i.uncounted, 0)::int, handed_back = j.handed_back + coalesce(i.uncounted, 0)::int,
+        finished_at = CASE WHEN i.status <> 'queued' OR j.cancel_requested THEN now() END,
+        error_code = coalesce(i.code, ''), error = coalesce(i.error, ''), traceback = coalesce(i.traceback, ''),
         progress_done = coalesce(i.done, j.progress_done), progress_total = CASE WHEN i.done IS NULL THEN j.progress_total ELSE i.total END,
-        progress_message = coalesce(i.message, j.progress_message)
-    FROM input i, held h
-    WHERE h.tenant_id = i.tenant_id AND h.id = i.job_id AND h.attempt = i.attempt AND j.tenant_id = h.tenant_id AND j.id = h.id
-    RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
-        j.finished_at, j.result_ttl, j.callback_url, j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message, i.result
+        progress_message = CASE WHEN i.done IS NULL THEN j.progress_message ELSE coalesce(i.message, '') END
+    FROM input i
+    WHERE j.tenant_id = i.tenant_id AND j.id = i.job_id AND j.lease_id = %(worker)s AND j.attempt = i.attempt AND j.status = 'running'
+      AND j.leased_until >= now()
+    RETURNING j.tenant_id, j.id, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.result_ttl, j.callback_url,
+        j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message, i.result
 ), results AS (
     INSERT INTO queueing_jobresult (tenant_id, job_id, body, expires_at)
-    SELECT tenant_id, id, result, now() + make_interval(secs => result_ttl) FROM moved WHERE status = 'succeeded'
+    SELECT tenant_id, id, result, now() + make_interval(secs => result_ttl) FROM moved WHERE status = 'succeeded' AND result IS NOT NULL
     ON CONFLICT (tenant_id, job_id) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
 ), numbered AS (
     INSERT INTO queueing_jobstream AS s (tenant_id, position)
     SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position
+), placed AS (
+    SELECT m.*, n.position - count(*) OVER (PARTITION BY m.tenant_id) + row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id) AS position
+    FROM moved m JOIN numbered n USING (tenant_id)
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail, callback_due)
-    SELECT m.tenant_id, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1, m.id, m.sequence, m.status,
-        m.attempt, m.changed_at, m.error_code, m.error, m.status <> 'queued' AND m.callback_url <> ''
-    FROM moved m JOIN numbered n USING (tenant_id)
-    RETURNING tenant_id, job_id, position
+    SELECT tenant_id, position, id, sequence, status, attempt, changed_at, error_code, error, status <> 'queued' AND callback_url <> ''
+    FROM placed
 )
-SELECT m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at, m.changed_at, m.sequence,
-    m.error_code, m.error, m.progress_done, m.progress_total, m.progress_message
-FROM moved m JOIN events e ON e.tenant_id = m.tenant_id AND e.job_id = m.id;
+SELECT tenant_id, id, position, status, attempt, changed_at, sequence, progress_done, progress_total, progress_message FROM placed;
 
 -- name: watch
 -- Of the jobs that this worker runs: those that it has lost, and those whose cancellation was requested.
@@ -154,7 +156,7 @@ SELECT t.tenant_id, t.job_id, j.id IS NULL
 FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, job_id, attempt)
 LEFT JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
     AND j.leased_until >= now()
-WHERE j.id IS NULL OR j.cancel_requested;
+WHERE (j.id IS NULL OR j.cancel_requested) AND t.tenant_id BETWEEN 1 AND 9223372036854775807;
 
 -- name: extend
 -- Extend the leases of the jobs that this worker runs, if they are valid still. Rows that are being settled need none.
@@ -162,7 +164,7 @@ WITH held AS MATERIALIZED (
     SELECT j.tenant_id, j.id
     FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[]) AS t (tenant_id, job_id, attempt)
     JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id
-    WHERE j.attempt = t.attempt AND j.lease_id = %(worker)s AND j.leased_until >= now()
+    WHERE j.attempt = t.attempt AND j.lease_id = %(worker)s AND j.leased_until >= now() AND t.tenant_id BETWEEN 1 AND 9223372036854775807
     FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE queueing_job j SET leased_until = now() + make_interval(secs => %(lease)s)
@@ -174,6 +176,7 @@ WITH held AS MATERIALIZED (
     SELECT j.tenant_id, j.id
     FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[]) AS t (tenant_id, job_id)
     JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id
+    WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807
     ORDER BY j.tenant_id, j.id
     FOR UPDATE OF j
 ), moved AS (

@@ -17,7 +17,7 @@ WITH page AS MATERIALIZED (
     DELETE FROM queueing_job j USING page p
     WHERE j.tenant_id = p.tenant_id AND j.id = p.id AND j.closed = %(status)s AND NOT EXISTS (
         SELECT FROM queueing_jobresult r WHERE r.tenant_id = p.tenant_id AND r.job_id = p.id
-    )
+    ) AND (j.closed <> 'succeeded' OR j.finished_at <= now() - make_interval(secs => j.result_ttl))
     RETURNING j.tenant_id, j.id
 ), events AS (
     DELETE FROM queueing_jobevent WHERE ctid = ANY(ARRAY(

@@ -23,24 +23,28 @@ WITH input AS MATERIALIZED (
     SELECT tenant_id, count(*) FROM accepted GROUP BY tenant_id ORDER BY tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position
+), placed AS (
+    SELECT a.*, n.position - count(*) OVER (PARTITION BY a.tenant_id) + row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id) AS position
+    FROM accepted a JOIN numbered n USING (tenant_id)
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, at)
-    SELECT a.tenant_id, n.position - row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) + 1, a.id, 1, 'queued',
-        a.created_at
-    FROM accepted a JOIN numbered n USING (tenant_id)
-    RETURNING tenant_id, job_id, position
+    SELECT tenant_id, position, id, 1, 'queued', created_at FROM placed
 )
-SELECT a.tenant_id, a.uuid, a.created_at, e.position
-FROM accepted a JOIN events e ON e.tenant_id = a.tenant_id AND e.job_id = a.id;
+SELECT tenant_id, uuid, created_at, position FROM placed;
 
 -- name: existing
 -- The jobs that exist under these ids; a replay has the same fingerprint.
 SELECT j.tenant_id, j.uuid, j.fingerprint, j.created_at
 FROM unnest(%(tenant)b::bigint[], %(uuid)b::uuid[]) AS t (tenant_id, uuid)
-JOIN queueing_job j ON j.uuid = t.uuid AND j.tenant_id + 0 = t.tenant_id;
+JOIN queueing_job j ON j.uuid = t.uuid AND j.tenant_id + 0 = t.tenant_id
+WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807;
 
 -- name: at_work
 -- The open jobs with these unique keys.
 SELECT j.tenant_id, j.kind, j.unique_key, j.uuid, j.created_at
 FROM unnest(%(tenant)b::bigint[], %(kind)b::text[], %(unique_key)b::text[]) AS t (tenant_id, kind, unique_key)
-JOIN queueing_job j ON j.unique_key = t.unique_key AND j.kind = t.kind AND j.tenant_id = t.tenant_id AND j.closed IS NULL;
+CROSS JOIN LATERAL (
+    SELECT * FROM queueing_job o
+    WHERE o.unique_key = t.unique_key AND o.kind = t.kind AND o.tenant_id + 0 = t.tenant_id AND o.closed IS NULL
+    OFFSET 0
+) j;
