@@ -86,6 +86,40 @@ export function showLocalTimes() {
   }
 }
 
+// -- Parts that follow changes made elsewhere -----------------------------------------------------------------
+
+const FOLLOW_EVERY = 5000; // ms between readings while the page is visible
+const RELATIVE = /(<time[^>]* data-ago="">)[^<]*/g; // times in words differ at each reading
+const TOKENS = /(name="csrfmiddlewaretoken" value=")[^"]*/g;
+
+const plain = (part) => part.innerHTML.replace(RELATIVE, "$1").replace(TOKENS, "$1");
+
+const inUse = (part) => part.matches(":hover") || part.contains(document.activeElement) || part.querySelector("input:checked");
+
+/** Take over the parts of the page, as it is now at the server, that differ: but none that somebody points at or fills in. */
+async function follow(parts, shown) {
+  if (document.hidden) return;
+  try {
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!response.ok || response.redirected) return;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const part of parts) {
+      const now = fresh.querySelector(`[data-follow="${part.dataset.follow}"]`);
+      if (!now || inUse(part) || plain(now) === shown.get(part)) continue;
+      shown.set(part, plain(now));
+      part.replaceChildren(...now.childNodes);
+      showLocalTimes();
+    }
+  } catch { /* offline: what is shown stays, and the next reading follows */ }
+}
+
+function followChanges() {
+  const parts = [...document.querySelectorAll("[data-follow]")];
+  if (parts.length === 0) return;
+  const shown = new Map(parts.map((part) => [part, plain(part)]));
+  setInterval(() => follow(parts, shown), FOLLOW_EVERY);
+}
+
 // -- Live indicator ---------------------------------------------------------------------------------------
 
 const WORDS = { live: "live", connecting: "connecting", reconnecting: "reconnecting", polling: "polling", ended: "not live" };
@@ -97,6 +131,7 @@ export function showLive(state) {
   }
 }
 
+followChanges();
 showTheme();
 showTimes();
 showLocalTimes();
