@@ -30,7 +30,7 @@ def a_schedule(tenant: Tenant) -> None:
         cron="0 6 * * *",
         timezone="UTC",
         input="{}",
-        created_at=datetime.now(UTC),
+        priority=0,
     )
 
 
