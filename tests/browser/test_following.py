@@ -31,6 +31,11 @@ def a_schedule(tenant: Tenant) -> None:
         timezone="UTC",
         input="{}",
         priority=0,
+        max_attempts=5,
+        timeout=60,
+        result_ttl=60,
+        overlap="skip",
+        catch_up="one",
     )
 
 
