@@ -6,8 +6,8 @@ from typing import Any
 
 HIDDEN = "[redacted]"
 SECRET_NAMES = re.compile(r"authorization|cookie|password|secret|token|api_?key|card", re.IGNORECASE)
-# First path segments that a secret follows, because the URL itself authorizes. A test compares them with the routes.
-SECRET_PATHS = ("invitation",)
+# First path segments that a secret follows, because the URL itself authorizes: all that follows is hidden. A test compares them with the routes.
+SECRET_PATHS = ("invitation", "password")
 # Query parameters whose values stay readable; any other may be a secret.
 PLAIN_PARAMETERS = frozenset(
     "after autoAck batch before consumerGroup currency from group interval limit offset page partition partitions"
@@ -33,9 +33,10 @@ _SECRETS = re.compile(
             rf"({_NAME}\\+[\"']\s*{_IS}\s*\\+[\"'])[^\"'\\]*",  # JSON within JSON
             rf"({_NAME}[\"']?\s*{_IS}\s*')(?:[^'\\]|\\.)*",
             rf"({_NAME}[\"']?\s*{_IS}\s*)(?!\[redacted)(?:(?!{_AND})[^\s\"'&,;}}\]\\])+",
-            rf"({_SLASH}(?:{'|'.join(SECRET_PATHS)}){_SLASH})(?:(?!{_AND})[^\s\"'?&/\\])+",
+            rf"({_SLASH}(?:{'|'.join(SECRET_PATHS)}){_SLASH})(?:(?!{_AND})[^\s\"'?&\\])+",
             r"()(?<![\w-])[\w-]{4,}(?::|%3A)[0-9A-Za-z]{5,7}(?::|%3A)[\w-]{43}(?![\w-])",  # signed by django.core.signing
             r"()(?<![\w.-])[0-9a-f]{1,16}\.[\w-]{20}(?![\w.-])",  # a payment link's token: registry.tenants.links
+            r"()(?<![\w-])[0-9a-z]{6,7}-[0-9a-f]{32}(?![\w-])",  # of a new password: django.contrib.auth.tokens
             r"(Failing row contains \()(?!\[redacted)[^\n]*",  # PostgreSQL repeats the whole row
         )
     ),

@@ -33,12 +33,12 @@ EVENTS = Query(
 async def poll(request: HttpRequest, id: str) -> HttpResponse:
     correlation_id, asked = payment_id(id), EVENTS.read(request)
     tenant_id = await _tenant_of(request, correlation_id, asked["token"])
+    view = await _view(tenant_id, correlation_id) if asked["token"] else None
     after = asked["after"]
     later = events.STREAM.after(
         tenant_id, correlation_id, after, within=asked["wait"], check=lambda: _check(tenant_id, correlation_id)
     )
     found = await until_disconnect(request.receive, later)  # type: ignore[attr-defined]
-    view = await payer.view_of(tenant_id, correlation_id) if found and asked["token"] else None
     messages = [_message(payer.as_payer(event, view) if view else event) for event in found or []]
     return json_response({"events": messages, "next": found[-1].sequence if found else after})
 
@@ -56,6 +56,14 @@ async def _tenant_of(request: HttpRequest, correlation_id: UUID, token: str | No
 
 def _message(event: live.Event) -> dict[str, Any]:
     return {"type": "payment", "sequence": event.sequence, "payment": msgspec.Raw(event.body), **event.beside}
+
+
+async def _view(tenant_id: int, correlation_id: UUID) -> dict[str, Any]:
+    """What a payer may see, read before the wait: the payment may be purged meanwhile. Raises as `_check`."""
+    found = await payer.view_of(tenant_id, correlation_id)
+    if found is None:
+        raise missing(tenant_id, correlation_id)
+    return found
 
 
 async def _check(tenant_id: int, correlation_id: UUID) -> None:

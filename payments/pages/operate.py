@@ -49,7 +49,7 @@ def _on_close(facts: PaymentFacts) -> str:
             "here. Nothing is refunded by this."
         )
     return (
-        f"The payment stays uncertain, and no worker asks {where(facts)} any more. If it booked the payment, the payer stays "
+        f"The payment stays uncertain; for 60 days {where(facts)} is still asked now and then. If it booked the payment, the payer stays "
         f"charged {amount_of(facts)}, and that is in your balance only once {where(facts)} reports it. Nothing is refunded by this."
     )
 

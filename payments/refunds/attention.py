@@ -35,6 +35,7 @@ async def stopped(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=total,
             since=min(row[3] for row in rows),
             action="Retry or close",
+            page="/refunds/list?status=stopped",
             admin=address_of_list(Refund, state="stopped"),
         )
     ]
@@ -56,6 +57,7 @@ async def disputes(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=total,
             since=min(row[5] for row in rows),
             action="See the disputes",
+            page="/disputes/list?status=needs_response",
             admin=address_of_list(Dispute),
         )
     ]

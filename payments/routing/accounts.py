@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SQL = database.statements(Path(__file__).parent / "sql" / "accounts.sql")
 SECRET_OPTIONS = frozenset({"secretKey", "webhookSecret", "webhookSecrets"})  # encrypted, never stored in `options`
+PROCESSORS_AT_MOST = 50  # of a tenant: workers ask each address for its health every few seconds
 SECRETS_KEPT = 3  # webhook secrets: the newest, and those before it
 
 
@@ -49,8 +50,14 @@ async def add(
         tenant=tenant, name=name, kind=kind, url=url, fee=check_fee(fee), options=public, public_only=public_only
     )
     async with async_atomic():
-        if await Processor.async_objects.filter(tenant=tenant, name=name).aexists():
+        names = {one async for one in Processor.async_objects.filter(tenant=tenant).values_list("name", flat=True)}
+        if name in names:
             raise Refused(f"{tenant.slug} has a processor named {name} already")
+        if public_only and len(names) >= PROCESSORS_AT_MOST:
+            more = "" if PROCESSORS_AT_MOST == 1 else "s"
+            raise Refused(
+                f"a tenant has at most {PROCESSORS_AT_MOST} processor{more}; an operator of the service adds more"
+            )
         await processor.async_save()
         if secrets:
             processor.secrets = sealed(processor, secrets)
@@ -112,6 +119,15 @@ async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> boo
         if moved:
             await _record("processor.enable" if enabled else "processor.disable", processor, actor)
     return bool(moved)
+
+
+def check_enabled(processor: Processor, tenant: Tenant) -> None:
+    """Raises Refused for a processor that may not be added to this tenant either, such as a test processor after going live."""
+    try:
+        secrets = opened(processor)
+    except Sealed as error:
+        raise Refused(error.detail) from None
+    check_secrets(processor.kind, tenant, secrets, url=processor.url)
 
 
 async def change_secrets(

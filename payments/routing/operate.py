@@ -4,6 +4,7 @@ from django.db.models.functions import Now
 from django.http import HttpResponse
 
 from payments.models import Endpoint, Processor
+from payments.routing import accounts
 from queueing.templatetags.queues import address
 from registry.edge.pages import PageRequest
 from registry.edge.viewer import Visitor
@@ -56,6 +57,8 @@ async def confirm_switch(
     expected = Processor.async_objects.filter(tenant_id=visitor.tenant.pk, pk=processor.pk, enabled=not enabled)
 
     async def change() -> Done:
+        if enabled:
+            accounts.check_enabled(processor, visitor.tenant)
         rows = await expected.aupdate(enabled=enabled)
         return Done(rows=rows, lost=1 - rows)
 

@@ -34,7 +34,7 @@ async def dead_letters(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=total,
             since=min(row[4] for row in rows),
             action="Replay or close",
-            page="/payments",
+            page="/payments/list?status=attention",
             admin=address_of_list(DeadLetter),
         )
     ]

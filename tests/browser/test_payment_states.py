@@ -260,8 +260,17 @@ async def test_closing_a_dead_letter_in_doubt_says_what_that_means_for_the_money
     payment = await in_doubt(api, tenant, acquirer, 3)
     await opened(page, tenant, payment)
 
-    await act(page, "dead_letter", "Close", "the payer stays charged R$19.90", "Nothing is refunded by this.")
-    await says(page, "closed", "no worker asks acquirer any more.", "the payer may have been charged R$19.90")
+    await act(
+        page,
+        "dead_letter",
+        "Close",
+        "for 60 days acquirer is still asked now and then",
+        "the payer stays charged R$19.90",
+        "Nothing is refunded by this.",
+    )
+    await says(
+        page, "closed", "acquirer is asked only now and then, for 60 days.", "the payer may have been charged R$19.90"
+    )
     await looks_right(page, "closed", tmp_path, BRIEFLY)
     acquirer.recovers()
     await act(page, "closed", "Ask now")

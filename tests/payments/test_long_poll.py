@@ -3,12 +3,15 @@
 import asyncio
 import random
 import time
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
 import pytest
 
+from payments.books import events, purge
+from payments.books.payer import FIELDS
 from registry.data import live
 from tests.conftest import Api, all_connections_are_back, at_work, eventually
 from tests.depth import deep
@@ -88,6 +91,33 @@ async def test_the_token_of_the_payments_link_is_sufficient(api: Api):
             answer = await response.json()
 
     assert (response.status, [event["sequence"] for event in answer["events"]]) == (200, [1])
+
+
+async def test_an_event_of_a_payment_that_is_purged_meanwhile_tells_a_payer_nothing_of_the_seller(api: Api, tenant):
+    payment = await api.pay(description="Two coffees")
+    stated = {
+        "correlation_id": payment["correlationId"],
+        "status": "succeeded",
+        "amount": 1990,
+        "currency": "BRL",
+        "processor": "acquirer",
+        "attempts": 2,
+    }
+    async with aiohttp.ClientSession(api.address) as nobody:
+        token = urlsplit(payment["liveUrl"]).query
+        address = f"/payments/{payment['correlationId']}/events?wait=20&after=1&{token}"
+        waiting = asyncio.create_task(nobody.get(address))
+        await eventually(lambda: live.hub().feeds)
+        position = (await events.positions([tenant.pk]))[tenant.pk] + 1
+        await purge.purge(tenant_id=tenant.pk)
+        live.publish(
+            [events.event(tenant=tenant.pk, position=position, updated_at=datetime.now(UTC), sequence=3, **stated)]
+        )
+        async with await waiting as response:
+            answer = await response.json()
+
+    [event] = answer["events"]
+    assert tuple(event["payment"]) == FIELDS
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
+from django.urls import resolve
 from django.utils import timezone
 
 from payments.books import ledger
@@ -184,3 +186,26 @@ async def test_an_unsound_or_missing_proof_of_the_ledger_needs_attention():
     await in_thread(LedgerProof.objects.create, at=timezone.now() - timedelta(hours=2), sound=True, **late)
     [overdue] = await named("ledger.proof")
     assert (overdue.severity, "the next ones did not run" in overdue.sentence) == (Severity.WARNING, True)
+
+
+async def test_each_item_leads_a_merchant_to_the_page_where_it_is_resolved(acme, default, paid):
+    def troubles() -> None:
+        make_dead_letter(make_payment(acme, status=UNCERTAIN))
+        of = {"tenant": acme, "payment": paid, "processor": default, "amount": 500, "currency": "BRL"}
+        unsure = {"status": RefundStatus.UNCERTAIN, "stopped_at": timezone.now()}
+        Refund.objects.create(number=1, public_id=uuid4(), fingerprint=bytes(16), **unsure, **of)
+        Dispute.objects.create(reference="du_1", status="needs_response", **of)
+        Endpoint.objects.create(key=default.endpoint, failing=True, polled_at=timezone.now())
+
+    await in_thread(troubles)
+
+    sources = ("payments.dead_letters", "refunds.stopped", "disputes.due", "processors.down")
+    pages = [(await named(source, [acme.pk]))[0].page for source in sources]
+
+    found = [(resolve(urlsplit(page).path).url_name, parse_qs(urlsplit(page).query)) for page in pages]
+    assert found == [
+        ("payment_list", {"status": ["attention"]}),
+        ("refund_list", {"status": ["stopped"]}),
+        ("dispute_list", {"status": ["needs_response"]}),
+        ("processors", {}),
+    ]

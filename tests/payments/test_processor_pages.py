@@ -1,5 +1,6 @@
 """A merchant's pages of processors: add, change, keys, test call, on and off, and the simulation of routing."""
 
+import json
 import re
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from payments.models import Processor
 from payments.processors.http import HttpProcessor
 from payments.routing import accounts
+from payments.routing.dry_run import digest, rules_of
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api
-from tests.factories import in_thread, make_person, make_processor, make_tenant
+from tests.factories import in_thread, make_person, make_processor, make_stripe, make_tenant
 from tests.queueing.test_console import As, visiting  # noqa: F401 - a fixture
 from tests.settling import settle_all
 
@@ -258,3 +260,44 @@ async def test_processors_of_others_do_not_exist(visiting: As, tenant: Tenant, d
         assert (await visit.post(f"/processors/default?tenant={tenant.slug}", do="disable", seen="1", reason="x"))[
             0
         ] == 404
+
+
+# -- Limits of what a merchant may add and switch on ----------------------------------------------------------------
+
+
+async def test_a_tenant_has_so_many_processors(visiting: As, tenant: Tenant, default, monkeypatch):  # noqa: F811
+    """Workers ask each address for its health every few seconds."""
+    monkeypatch.setattr(accounts, "PROCESSORS_AT_MOST", 1)
+    async with visiting(await person(tenant)) as visit:
+        status, page = await visit.post("/processors", kind="sandbox", name="second", fee="5")
+
+    assert (status, "a tenant has at most 1 processor" in page) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "said"),
+    [(None, "kind sandbox moves no money"), ({"secretKey": "sk_test_bed"}, "a test key books nothing")],
+)
+async def test_what_going_live_has_switched_off_is_not_switched_on_again(
+    visiting: As,  # noqa: F811
+    tenant: Tenant,
+    settings,
+    secrets,
+    said: str,
+):
+    """Its payments would succeed, and move no money."""
+    settings.PRODUCTION = True
+    add = make_stripe if secrets else make_processor
+    given = {"url": "", "secrets": secrets} if secrets else {}
+    played = await in_thread(lambda: add(tenant, name="played", enabled=False, **given))
+    await in_thread(lambda: Tenant.objects.filter(pk=tenant.pk).update(mode="live"))
+    async with visiting(await person(tenant)) as visit:
+        await visit.post("/processors/played", do="enable", seen="1", reason="why not")
+        _, page = await visit.get("/processors/played")
+        rules = digest(await rules_of(tenant.pk))
+        edits = json.dumps({"played.enabled": "true"})
+        status, refused = await visit.post("/routing", activate="1", edits=edits, rules=rules, reason="why not")
+
+    assert said in page
+    assert (status, said in refused) == (422, True)
+    assert not (await stored(tenant, played.name)).enabled

@@ -111,6 +111,7 @@ async def test_an_error_in_a_worker_is_logged_with_tenant_and_payment(api: Api, 
 
 KEY = "rk_0123456789ab_c2VjcmV0LXNlY3JldC1zZWNyZXQ"
 TOKEN = "1a.QUJDREVGR0hJSktMTU5P"
+RESET = "diwawt-c91d5d22512b6665d283677e6636c0e9"
 INVITED = "WzEsMl0:1wLm3x:" + "Q" * 43
 SECRETS = {
     "a key": (f"called with {KEY}", KEY[-20:]),
@@ -127,6 +128,9 @@ SECRETS = {
     "an invitation": (f"Method Not Allowed: /invitation/{INVITED}", INVITED[-43:]),
     "a bad invitation": ("Not Found: /invitation/guessed-badly", "guessed-badly"),
     "an invitation within an address": ("/login?back=1&next=%2Finvitation%2Fguessed-badly", "guessed-badly"),
+    "a link for a new password": (f"Unprocessable Entity: /password/Nw/{RESET}", RESET),
+    "a link for a new password within an address": (f"/login?back=1&next=%2Fpassword%2FNw%2F{RESET}", RESET),
+    "the token of a new password": (f"a token {RESET} was used", RESET),
     "an invitation as a parameter": (f"see /pages/{INVITED.replace(':', '%3A')}", INVITED[-43:]),
     "a Referer": (f"Referer checking failed - https://x.example/live?token={TOKEN} does not match", TOKEN),
     "a parameter of a name that nobody thought of": ("POST https://shop.example/hook?sig=hushhush&limit=5", "hushhush"),
@@ -268,7 +272,7 @@ def test_other_text_is_not_redacted(value: object):
 
 
 def test_every_path_that_holds_a_secret_is_known():
-    secret = re.compile(r"(\w+)/<\w+:(?:token|secret|key|code)>")
+    secret = re.compile(r"(\w+)/(?:<\w+:\w+>/)*<\w+:(?:token|secret|key|code)>")
 
     assert {found[1] for route in all_routes() if (found := secret.search(route))} == set(redaction.SECRET_PATHS)
 
@@ -285,7 +289,8 @@ def all_routes() -> Iterator[str]:
 async def test_refused_links_and_invitations_are_not_logged(server: str, lines):
     """The addresses of refused calls: Django logs each with its request."""
     token, invited = "1a.QUJDREVGR0hJSktMTU5P", "guessed-badly"
-    addresses = [f"/payments/{uuid4()}/{page}?token={token}" for page in ("live", "look")] + [f"/invitation/{invited}"]
+    addresses = [f"/payments/{uuid4()}/{page}?token={token}" for page in ("live", "look")]
+    addresses += [f"/invitation/{invited}", f"/password/Nw/{RESET}"]
     headers = {"Accept": "text/html", "Referer": f"http://elsewhere.example/?token={token}", "Origin": "null"}
     async with Api(server) as visitor:
         for method in ("GET", "POST", "PUT", "DELETE"):
@@ -294,7 +299,7 @@ async def test_refused_links_and_invitations_are_not_logged(server: str, lines):
                     assert 400 <= response.status < 500
 
     assert lines.text.count('"status_code": 4') >= 8
-    assert [secret for secret in (token, invited) if secret in lines.text] == []
+    assert [secret for secret in (token, invited, RESET) if secret in lines.text] == []
 
 
 def test_output_of_a_part_outside_its_log_is_redacted(capfdbinary):

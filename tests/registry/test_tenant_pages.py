@@ -507,7 +507,8 @@ async def test_an_owner_changes_name_time_zone_and_largest_payment(visiting: As,
     ("field", "value", "said"),
     [
         ("name", "", "what your business is called"), ("time_zone", "Mars/Base", "Choose a time zone"), ("max_amount", "-1", "whole number"),
-        ("max_amount", "9" * 20, "whole number"), ("max_amount", "0", "whole number"), ("time_zone", "../etc/passwd", "Choose"),
+        ("max_amount", "9" * 20, "whole number"), ("max_amount", "0" * 19 + "9" * 20, "whole number"),
+        ("max_amount", "1" * 5000, "whole number"), ("max_amount", "0", "whole number"), ("time_zone", "../etc/passwd", "Choose"),
     ],
 )  # fmt: skip
 async def test_a_setting_that_is_wrong_says_so_and_changes_nothing(

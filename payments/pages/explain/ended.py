@@ -65,7 +65,7 @@ def closed(facts: PaymentFacts) -> Banner | None:
         state="closed",
         colour="grey",
         shape="◑",
-        what=f"Closed by {letter.resolved_by or 'an operator'}: no worker asks {where(facts)} any more.",
+        what=f"Closed by {letter.resolved_by or 'an operator'}: {where(facts)} is asked only now and then, for 60 days.",
         money=(
             f"The payer was charged another amount than {amount_of(facts)}; it is not in your balance here."
             if captured

@@ -80,7 +80,7 @@ def _read(form: dict[str, str], tenant: Tenant) -> tuple[dict[str, Any], dict[st
 
 def _most(text: str, tenant: Tenant, errors: dict[str, str]) -> int | None:
     """The largest amount of a payment. In live mode owners only lower it: a higher limit is the operator's risk."""
-    if text and not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= LARGEST_AMOUNT):
+    if text and not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= LARGEST_AMOUNT):
         errors["max_amount"] = "Enter a whole number of minor units, such as 10000; leave it empty for no limit."
         return None
     most = int(text) if text else None
