@@ -14,7 +14,7 @@ from django.http import QueryDict
 from django.urls import reverse
 
 from payments.books.search import ATTENTION, LONGEST_TEXT, MOST_WORDS, ListSearch
-from payments.money import CURRENCIES, exponent
+from payments.money import CURRENCIES, LARGEST, exponent
 from payments.states import SHOWN_LOOKS, UNCERTAIN, Reversal, Status, shown_as
 from registry.edge import typed_numbers
 from registry.edge.entered import as_entered, last_moment, moment, parsed, zone
@@ -199,6 +199,8 @@ def _amount(text: str, name: str, search: ListSearch, errors: dict[str, str]) ->
         return None
     if amount is not None and amount < 0:
         errors[name] = "An amount cannot be negative."
+    if amount is not None and amount > LARGEST:
+        errors[name] = f"An amount must be at most {LARGEST}."
     return amount
 
 

@@ -1,7 +1,7 @@
 """Time zone of a tenant: that of the dates and times which its members enter in lists. Times are stored in UTC."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -25,7 +25,8 @@ def moment_in(zone: ZoneInfo) -> Callable[[str], datetime]:
 
     def read(text: str) -> datetime:
         found = datetime.fromisoformat(text)
-        return found if found.tzinfo else found.replace(tzinfo=zone)
+        moment = (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+        return moment.astimezone(zone)  # the first and the last hours of the calendar exist in some zones only
 
     return read
 

@@ -366,6 +366,7 @@ async def test_dates_are_in_the_zone_of_the_address_and_shown_in_utc(visiting: A
         ({"period": "3w"}, "“3w” is not a period."),
         ({"currency": "XXY"}, "“XXY” is not a currency such as BRL."),
         ({"amount_from": "ten"}, "An amount must be a number such as 1500."),
+        ({"amount_to": "10000000000000000"}, "An amount must be at most 999999999999999."),
         ({"amount_to": "-1"}, "An amount cannot be negative."),
         ({"amount_from": "2", "amount_to": "1"}, "This amount is smaller than the one it should start from."),
         ({"q": "x" * 201}, "A search has at most 200 characters."),

@@ -139,7 +139,8 @@ async def key_again(key: ApiKey) -> ApiKey:
     "path",
     ["/developers?do=revoke&key=%00", "/developers?do=nonsense", "/team?do=role&member=x&role=owner",
      "/team?do=role&member=99999999999999999999&role=owner", "/settings?do=nonsense", "/developers/requests/99999999999999999999",
-     "/developers/requests?before=x&status=nonsense", "/audit?from=yesterday&before=99999999999999999999"],
+     "/developers/requests?before=x&status=nonsense", "/audit?from=yesterday&before=99999999999999999999",
+     "/audit?from=0001-01-01T00:00%2B14:00", "/developers/requests?to=9999-12-31T23:59-14:00"],
 )  # fmt: skip
 async def test_what_makes_no_sense_is_no_error_of_the_service(visiting: As, tenant: Tenant, path: str):
     async with visiting(await person(tenant, "owner")) as visit:
