@@ -16,10 +16,12 @@ from registry.tenants.members import LastOwner
 
 class MembershipForm(ReasonedForm):
     def clean_role(self) -> str:
-        """A tenant keeps an owner who can sign in."""
+        """A tenant keeps an owner who can sign in. Its owners are locked, so that two of them cannot demote each other."""
         role, before = self.cleaned_data["role"], self.instance
         if before.pk and before.role == Membership.Role.OWNER != role:
-            others = Membership.objects.filter(tenant=before.tenant, role=before.role, user__is_active=True)
+            owners = Membership.objects.filter(tenant=before.tenant, role=before.role).order_by("pk")
+            locked = [owner.pk for owner in owners.select_for_update()]
+            others = Membership.objects.filter(pk__in=locked, user__is_active=True)
             if not others.exclude(pk=before.pk).exists():
                 raise ValidationError(str(LastOwner()))
         return role

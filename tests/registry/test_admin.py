@@ -1,6 +1,8 @@
 """The admin: who may see which rows, confirmed actions with a reason, lists with bounded cost."""
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
 
@@ -8,7 +10,7 @@ import aiohttp
 import pytest
 from django.contrib import admin
 from django.contrib.messages import get_messages
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -676,3 +678,32 @@ def test_the_last_owner_who_can_sign_in_is_neither_removed_nor_demoted(operator,
     assert "needs an owner who can sign in" in text(demoted)
     assert Membership.objects.get(user=person).role == "owner"
     assert not AuditEntry.objects.exists()
+
+
+def test_two_owners_who_demote_each_other_at_the_same_time_leave_one(operator, acme):
+    first, second = (Membership.objects.get(user=make_person(tenant=acme, role="owner")) for _ in range(2))
+
+    def demote() -> int:
+        try:
+            return operator.post(page(second), {"role": "viewer", "reason": WHY}).status_code
+        finally:
+            connection.close()  # of this thread
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            Membership.objects.filter(pk=first.pk).update(role="viewer")
+            answer = threads.submit(demote)
+            while not answer.done() and not waits_for_us():
+                time.sleep(0.01)
+        assert answer.result() == 200  # the form, with the reason
+
+    assert Membership.objects.filter(tenant=acme, role="owner").count() == 1
+
+
+def waits_for_us() -> bool:
+    """Whether another connection waits for what this transaction has locked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+        )
+        return cursor.fetchone()[0]
