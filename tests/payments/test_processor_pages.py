@@ -9,6 +9,7 @@ from payments.models import Processor
 from payments.processors.http import HttpProcessor
 from payments.routing import accounts
 from payments.routing.dry_run import digest, rules_of
+from payments.routing.pages.processors import LONGEST_PAUSE
 from registry.models import AuditEntry, Tenant
 from tests.conftest import Api
 from tests.factories import in_thread, make_person, make_processor, make_stripe, make_tenant
@@ -193,7 +194,7 @@ async def test_an_open_breaker_is_named_with_the_next_probe(visiting: As, tenant
         _, page = await visit.get("/processors/default")
 
     assert "not working" in page
-    assert "A single payment probes it, at least every 5 s" in page
+    assert f"A single payment probes it, at least every {LONGEST_PAUSE:g} s" in page
 
 
 def trip(processor: Processor) -> None:
