@@ -58,5 +58,6 @@ def _item(
         count=len(told),
         since=changed if is_down else polled,
         action="See the breaker",
+        page="/processors",
         admin=address_of_list(Endpoint, q=key),
     )

@@ -238,6 +238,8 @@ async def test_failed_jobs_dead_messages_failed_deliveries_and_disabled_endpoint
         "1 webhook endpoint (erp.example) is disabled: its events wait"
     )
     assert all(item.since for item in found.values())
+    lists = {name: item.admin for name, item in found.items() if name != "endpoints.disabled"}
+    assert all("tenant=acme" in address for address in lists.values()), "else the list shows the first tenant"
 
 
 # -- The spill ---------------------------------------------------------------------------------------------------
