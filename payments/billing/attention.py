@@ -45,10 +45,9 @@ async def go_live(tenant_ids: Sequence[int] | None) -> list[Item]:
 
 def _missing(names: Sequence[str], since: datetime) -> Item:
     what = ", ".join(LABELS[name] for name in names)
-    checks = "1 check is" if len(names) == 1 else f"{len(names)} checks are"
     return Item(
         severity=Severity.NOTICE,
-        sentence=f"Before going live, {checks} missing: {what}. Until then no payment moves money.",
+        sentence=f"Before going live, this is missing: {what}. Until then no payment moves money.",
         count=len(names),
         since=since,
         action="Go live",

@@ -4,7 +4,7 @@ from payments.errors import PaymentError
 
 
 class BillingOff(PaymentError):
-    """This service takes no subscriptions by card: BILLING_STRIPE_KEY is not set."""
+    """This service takes no subscriptions by card. Choose a plan without a price, or ask those who run the service."""
 
     status = 409
 

@@ -13,7 +13,9 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_inbound.sql
 
 @source("inbound.dead")
 async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
-    [(count, since, _)] = await database.fetch(SQL["dead"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    [(count, since, _, slug)] = await database.fetch(
+        SQL["dead"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False
+    )
     if not count:
         return []
     said = f"{counted(count, 'event')} of processors could not be handled: a refund or dispute may be missing in our records."
@@ -24,6 +26,6 @@ async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=count,
             since=since,
             action="Replay or close",
-            admin=address_of_list(InboundEvent, status="dead"),
+            admin=address_of_list(InboundEvent, tenant=slug, status="dead"),
         )
     ]

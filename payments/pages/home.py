@@ -56,7 +56,9 @@ async def _needs(tenant_id: int) -> list[Item]:
 
 presents: Cached[int, dict[str, Any]] = Cached(_present, fresh=PRESENT_FRESH, kept=KEPT)
 pasts: Cached[tuple[int, str], dict[str, Any]] = Cached(_past, fresh=PAST_FRESH, stale=PAST_STALE, kept=KEPT)
-needs: Cached[int, list[Item]] = Cached(_needs, fresh=PAST_FRESH, stale=PAST_STALE, kept=KEPT)
+needs: Cached[int, list[Item]] = Cached(
+    _needs, fresh=PRESENT_FRESH, kept=KEPT
+)  # an item that was resolved is gone at once
 
 
 @page("GET", "HEAD")

@@ -27,16 +27,17 @@ async def stopped(tenant_ids: Sequence[int] | None) -> list[Item]:
     if not rows:
         return []
     total = sum(row[1] for row in rows)
+    *_, since, slug = min(rows, key=lambda row: row[3])
     said = f"{counted(total, 'refund')} failed and nobody retries: {_amounts(rows)} may not have reached the payer."
     return [
         Item(
             severity=Severity.WARNING,
             sentence=said,
             count=total,
-            since=min(row[3] for row in rows),
+            since=since,
             action="Retry or close",
             page="/refunds/list?status=stopped",
-            admin=address_of_list(Refund, state="stopped"),
+            admin=address_of_list(Refund, tenant=slug, state="stopped"),
         )
     ]
 
@@ -49,16 +50,17 @@ async def disputes(tenant_ids: Sequence[int] | None) -> list[Item]:
         return []
     total, soon = sum(row[1] for row in rows), sum(row[4] for row in rows)
     deadlines = [row[3] for row in rows if row[3]]
+    *_, since, slug = min(rows, key=lambda row: row[5])
     said = f"{counted(total, 'dispute')} of {_amounts(rows)} {'wants' if total == 1 else 'want'} evidence{_until(deadlines)}."
     return [
         Item(
             severity=Severity.CRITICAL if soon else Severity.WARNING,
             sentence=f"{said} Without it the money is lost.",
             count=total,
-            since=min(row[5] for row in rows),
+            since=since,
             action="See the disputes",
             page="/disputes/list?status=needs_response",
-            admin=address_of_list(Dispute),
+            admin=address_of_list(Dispute, tenant=slug),
         )
     ]
 

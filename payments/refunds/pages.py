@@ -24,8 +24,8 @@ async def refund(request: PageRequest, correlation_id: UUID) -> HttpResponse:
         raise Http404
     if request.method == "POST":
         return await _submit(request, visitor, payment)
-    if not _is_refundable(payment):
-        raise Http404
+    if not _is_refundable(payment):  # any more: the payment's page says why
+        return redirect(_address("payment_live", visitor, correlation_id))
     return _page(request, visitor, payment, forms.RefundForm(amount=_left(payment), reason="", key=uuid4().hex))
 
 

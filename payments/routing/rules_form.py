@@ -68,12 +68,12 @@ def table(found: DryRun, rules: Sequence[Rule]) -> list[tuple[str, list[str]]]:
     sides = (found.actual, found.before, found.after)
     rows = [(rule.name, [f"{side.counts[rule.name]:,}" for side in sides]) for rule in rules]
     if any(side.counts[WAITS] for side in sides):
-        rows.append(("wait: no processor can take them", [f"{side.counts[WAITS]:,}" for side in sides]))
+        rows.append(("Wait: no processor can take them", [f"{side.counts[WAITS]:,}" for side in sides]))
     rows += [
-        (f"fees, {currency}", [decimal_text(side.fees[currency], currency) for side in sides])
+        (f"Fees, {currency}", [decimal_text(side.fees[currency], currency) for side in sides])
         for currency in sorted({currency for side in sides for currency in side.fees})
     ]
-    return [*rows, ("expected success", [_success(side) for side in sides])]
+    return [*rows, ("Expected success", [_success(side) for side in sides])]
 
 
 def _success(side: Side) -> str:

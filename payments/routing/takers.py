@@ -46,8 +46,10 @@ def _why(names: Sequence[str], enabled: Sequence[str], routed: Sequence[str]) ->
     if not routed:
         is_sent = "is sent" if len(enabled) == 1 else "are sent"
         return f"{_listed(enabled)} {is_sent} only payments that name it", "Change the routing"
-    have = "has its breaker open or reports" if len(routed) == 1 else "have their breakers open or report"
-    return f"{_listed(routed)} {have} that it fails", "See processors"
+    have = "has its breaker open or reports that it fails"
+    if len(routed) > 1:
+        have = "have their breakers open or report that they fail"
+    return f"{_listed(routed)} {have}", "See processors"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_broker.sql"
 @source("messages.dead")
 async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
     asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, queues)] = await database.fetch(SQL["dead"], asked, prepare=False)
+    [(count, since, queues, slug)] = await database.fetch(SQL["dead"], asked, prepare=False)
     if not count:
         return []
     return [
@@ -25,6 +25,6 @@ async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
             since=since,
             action="Replay or purge",
             page="/queues",
-            admin=address_of_list(DeadMessage),
+            admin=address_of_list(DeadMessage, tenant=slug),
         )
     ]

@@ -13,7 +13,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_jobs.sql")
 
 @source("jobs.failed")
 async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
-    [(count, since, kinds)] = await database.fetch(
+    [(count, since, kinds, slug)] = await database.fetch(
         SQL["failed"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False
     )
     if not count:
@@ -27,6 +27,6 @@ async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
             since=since,
             action="Retry",
             page="/jobs/list?status=failed",
-            admin=address_of_list(Job, state="failed"),
+            admin=address_of_list(Job, tenant=slug, state="failed"),
         )
     ]

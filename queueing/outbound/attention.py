@@ -15,7 +15,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_outbound.sq
 @source("deliveries.failed")
 async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
     asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, endpoints)] = await database.fetch(SQL["failed"], asked, prepare=False)
+    [(count, since, endpoints, slug)] = await database.fetch(SQL["failed"], asked, prepare=False)
     if not count:
         return []
     said = f"{counted(count, 'webhook delivery', 'webhook deliveries')} to {counted(endpoints, 'endpoint')} failed in every attempt: "
@@ -27,7 +27,7 @@ async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
             since=since,
             action="Deliver again",
             page="/webhooks",
-            admin=address_of_list(WebhookDelivery, state="dead"),
+            admin=address_of_list(WebhookDelivery, tenant=slug, state="dead"),
         )
     ]
 

@@ -61,7 +61,8 @@ async def visitor_of(request: HttpRequest, *, guests: bool = False, strict: bool
     if guests and (guest := await _open_tenant()) and guest not in roles and (not roles or wanted == guest.slug):
         roles[guest] = ""
     if user.is_authenticated and user.is_superuser:
-        roles = dict.fromkeys([*roles, *await _any_tenants(wanted)], SUPERUSER)
+        opened = await _open_tenant()  # first on every page, as on those that guests see
+        roles = dict.fromkeys([*roles, *([opened] if opened else []), *await _any_tenants(wanted)], SUPERUSER)
     tenant = next((t for t in roles if not wanted or t.slug == wanted), None)
     if tenant is None:
         if strict and wanted and (roles or user.is_authenticated):

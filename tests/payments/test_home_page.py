@@ -96,7 +96,7 @@ async def test_processors_that_are_switched_off_or_down_take_no_payments(tenant)
     await in_thread(lambda: Processor.objects.filter(tenant=tenant).update(enabled=False))
     [off] = await nobody(tenant)
 
-    assert "default and fallback have their breakers open or report that it fails" in down
+    assert "default and fallback have their breakers open or report that they fail" in down
     assert "default and fallback are switched off" in off
 
 
@@ -205,14 +205,12 @@ async def test_checks_before_going_live_are_one_notice_until_none_is_missing(set
 
     await in_thread(pass_all)
     assert missing.count == 3
-    assert (
-        "3 checks are missing: an owner with a password, a plan, paid for or on trial, a processor" in missing.sentence
-    )
+    assert "this is missing: an owner with a password, a plan, paid for or on trial, a processor" in missing.sentence
     assert missing.severity == Severity.NOTICE
     assert await items_of(tenant, "plan.go_live") == []
     await in_thread(lambda: Membership.objects.filter(tenant=tenant).update(role="viewer"))
     [again] = await items_of(tenant, "plan.go_live")
-    assert "1 check is missing: an owner with a password" in again.sentence
+    assert "this is missing: an owner with a password" in again.sentence
 
 
 async def test_neither_an_open_demo_nor_a_live_tenant_is_told_to_go_live(tenant):

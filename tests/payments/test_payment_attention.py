@@ -84,6 +84,7 @@ async def test_stopped_refunds_wait_for_somebody(acme, default, paid):
     [item] = await named("refunds.stopped")
 
     assert item.sentence == "1 refund failed and nobody retries: 5.00 BRL may not have reached the payer."
+    assert item.admin == "/admin/payments/refund/?tenant=acme&state=stopped"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ async def test_disputes_are_urgent_when_their_evidence_is_due_soon(acme, default
     await in_thread(Dispute.objects.create, reference="du_2", status="under_review", due_by=due, **fields)
 
     [item] = await named("disputes.due")
+    assert item.admin == "/admin/payments/dispute/?tenant=acme"
 
     assert (item.severity, item.count) == (severity, 1)
     assert item.sentence.startswith("1 dispute of 19.90 BRL wants evidence, the first ")
@@ -129,6 +131,7 @@ async def test_a_processor_with_an_open_breaker_is_named_with_its_tenants(acme, 
 
     assert item.sentence.startswith("cards of acme, cards of other: the breaker is open after 12 failures")
     assert mine.sentence.startswith("cards: the breaker is open")
+    assert mine.page == "/processors"
     assert item.since == opened
     assert await named("processors.down", [(await in_thread(make_tenant)).pk]) == []
 
@@ -155,6 +158,7 @@ async def test_dead_events_of_processors_wait_for_somebody(acme, default):
 
     assert item.count == 1
     assert "a refund or dispute may be missing" in item.sentence
+    assert item.admin == "/admin/payments/inboundevent/?tenant=acme&status=dead"
 
 
 # -- Proofs ------------------------------------------------------------------------------------------------------

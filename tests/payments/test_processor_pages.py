@@ -165,6 +165,16 @@ async def test_an_operator_switches_a_processor_off_and_on_with_a_reason(visitin
 # -- Test call and state ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("options", "mood"), [({"failing": True}, "fail"), ({"hang": True}, "hang")])
+async def test_a_test_call_at_a_test_processor_says_what_it_is_set_to(visiting: As, tenant: Tenant, options, mood):  # noqa: F811
+    await in_thread(lambda: make_processor(tenant, "till", kind="sandbox", url="", options=options))
+    async with visiting(await person(tenant, "operator")) as visit:
+        await visit.post("/processors/till", do="test")
+        _, page = await visit.get("/processors/till")
+
+    assert f"till answers, but is set to {mood} on the home page." in page
+
+
 async def test_a_test_call_says_whether_the_processor_answers_and_books_nothing(visiting: As, tenant: Tenant, default):  # noqa: F811
     async with visiting(await person(tenant, "operator")) as visit:
         await visit.post("/processors/default", do="test")

@@ -7,7 +7,7 @@ import pytest
 from django.urls import reverse
 
 from payments.models import Dispute, Payment, Refund
-from payments.states import SUCCEEDED, RefundStatus
+from payments.states import FAILED, SUCCEEDED, RefundStatus
 from registry.models import AuditEntry
 from registry.tenants.links import token_of
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
@@ -294,3 +294,15 @@ async def test_the_payers_link_shows_no_refund_form(visiting: As, tenant):  # no
 
     assert status == 200
     assert "Refund…" not in shown
+
+
+async def test_the_refund_form_leads_back_to_a_payment_that_has_nothing_left_to_refund(visiting: As, tenant):  # noqa: F811
+    payment = await in_thread(lambda: make_payment(tenant, status=FAILED))
+    person = await in_thread(lambda: make_person(tenant=tenant, role="owner"))
+    here = f"/payments/{payment.correlation_id}"
+    async with (
+        visiting(person) as visit,
+        visit.session.get(f"{here}/refund?tenant={tenant.slug}", allow_redirects=False) as response,
+    ):
+        assert response.status == 302
+        assert response.headers["Location"] == f"{here}/live?tenant={tenant.slug}"

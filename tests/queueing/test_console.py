@@ -22,7 +22,7 @@ from registry.errors import Unavailable
 from registry.http.client import Client
 from registry.models import AuditEntry, Tenant
 from tests.conftest import eventually
-from tests.factories import in_thread, make_person
+from tests.factories import in_thread, make_person, make_tenant
 from tests.queueing.mq import Mq
 
 TOKEN = "a" * 32
@@ -409,3 +409,13 @@ def test_the_current_minute_is_not_drawn():
 
     assert figures.series(young)["in"] == [1.0]
     assert figures.series(older)["in"] == [1.0, 2.0]
+
+
+async def test_a_superuser_begins_at_the_open_tenant_on_every_page(visiting: As, settings: Any, tenant: Tenant):
+    await in_thread(make_tenant, "aaa-first")
+    settings.REGISTRY_OPEN_TENANT = tenant.slug
+    await Tenant.async_objects.filter(pk=tenant.pk).aupdate(open=True)
+    async with visiting(await in_thread(make_person, "olga")) as visit:
+        pages = [(await visit.get(address))[1] for address in ("/", "/queues", "/webhooks")]
+
+    assert all(f'<option value="{tenant.slug}" selected>' in page for page in pages)

@@ -84,7 +84,9 @@ async def test_erasure_cancels_what_waits_and_blanks_what_people_wrote(api: Api,
     schedule = await JobSchedule.async_objects.aget(tenant_id=tenant.pk)
     assert (schedule.paused, schedule.next_at, schedule.input, schedule.sealed) == (True, None, "{}", None)
     assert (await get(stranger, f"/jobs/{theirs['id']}"))["input"] == {"text": PERSON}
-    assert await erase(tenant) == {}
+    again = await erase(tenant)
+    again.pop("registry.ApiRequest", None)  # what was asked meanwhile
+    assert again == {}
 
 
 async def test_a_job_that_runs_is_asked_to_end_first(api: Api, tenant: Tenant) -> None:

@@ -24,6 +24,7 @@ from queueing.models import (
 )
 from queueing.work import chore_runs
 from queueing.work.table import TABLES
+from registry import telemetry
 from registry.data.chores import CHORES, Chore
 from registry.errors import Unavailable
 from registry.operators.attention import Severity
@@ -238,6 +239,8 @@ async def test_failed_jobs_dead_messages_failed_deliveries_and_disabled_endpoint
         "1 webhook endpoint (erp.example) is disabled: its events wait"
     )
     assert all(item.since for item in found.values())
+    lists = {name: item.admin for name, item in found.items() if name != "endpoints.disabled"}
+    assert all("tenant=acme" in address for address in lists.values()), "else the list shows the first tenant"
 
 
 # -- The spill ---------------------------------------------------------------------------------------------------
@@ -245,6 +248,7 @@ async def test_failed_jobs_dead_messages_failed_deliveries_and_disabled_endpoint
 
 async def test_records_of_the_spill_that_wait_and_those_set_aside_are_shown(settings, tmp_path, monkeypatch):
     settings.SPILL_FOLDER = tmp_path
+    telemetry.SPILL_RECORDS.clear()  # of the tests before
     [empty] = await named("spill.waiting")
     assert empty.severity is Severity.WELL
     back = asyncio.Event()

@@ -143,6 +143,7 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("console/partitions", "console/count_partitions", "console/options", "console/open_among"), ALL),
     **{f"{file}/{name}": CHORE for file in ("rotation",) for name in SQL[file]},
     **{f"export/{name}": PART for name in SQL["export"]},
+    **{f"books/{name}": CHORE for name in SQL["books"]},
     **{f"attention_broker/{name}": HOME for name in SQL["attention_broker"]},
     **dict.fromkeys((f"retention/{name}" for name in ("aged", "completed", "waited", "dropped", "remove_dead_letters", "remove_partition",
         "empty_partitions", "traffic_queues", "remove_traffic", "remove_traces", "tenants", "forget_ended")), CHORE),

@@ -250,6 +250,13 @@ def _stored(processor: Processor) -> str:
     return ", ".join(said) or "none"
 
 
+def _simulated(processor: Processor) -> str:
+    """The trouble that a test processor is set to simulate: a test call does not meet it."""
+    if processor.kind != "sandbox":
+        return ""
+    return "fail" if processor.options.get("failing") else "hang" if processor.options.get("hang") else ""
+
+
 async def _test(request: HttpRequest, visitor: Visitor, processor: Processor) -> HttpResponse:
     """Call the processor once, and say on its page how it went."""
     counted = await rates.count(TESTS, "processor test", str(visitor.tenant.pk))
@@ -260,6 +267,8 @@ async def _test(request: HttpRequest, visitor: Visitor, processor: Processor) ->
     fault = await probe.fault_of(accounts.account_of(processor, visitor.tenant, sealed))
     if fault:
         messages.error(request, f"{processor.name} {fault}.")
+    elif mood := _simulated(processor):
+        messages.warning(request, f"{processor.name} answers, but is set to {mood} on the home page.")
     else:
         messages.success(
             request, f"{processor.name} answers{' and accepts its key' if sealed else ''}. Nothing was booked."

@@ -1,8 +1,9 @@
 -- name: failed
--- Deliveries that failed for good, and how many endpoints they were for. By the partial index of dead deliveries.
-SELECT count(*), min(changed_at), count(DISTINCT endpoint_id)
+-- Deliveries that failed for good, how many endpoints they were for, and the tenant of the oldest. By the partial index of dead deliveries.
+SELECT count(*), min(changed_at), count(DISTINCT endpoint_id),
+    (SELECT slug FROM registry_tenant WHERE id = (array_agg(d.tenant_id ORDER BY d.changed_at))[1])
 FROM (
-    SELECT changed_at, endpoint_id FROM queueing_webhookdelivery
+    SELECT changed_at, endpoint_id, tenant_id FROM queueing_webhookdelivery
     WHERE closed = 'dead' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
     LIMIT %(limit)s
 ) d;

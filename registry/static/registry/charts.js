@@ -19,7 +19,7 @@ export function lineChart(place, data, { span, lines, least = 1, words = (value)
   return new uPlot({
     width: place.clientWidth,
     height: place.clientHeight,
-    padding: [8, 8, 0, 0],
+    padding: [8, 20, 0, 0],
     cursor: { show: false },
     legend: { show: false },
     scales: {
