@@ -15,8 +15,8 @@ from payments.admin.cells import money, status_pill
 from payments.admin.history import history
 from payments.admin.lists import BookedAtFilter, PaymentHotList, StatusFilter
 from payments.admin.refund_form import refund_view, returns
-from payments.models import DeadLetter, Payment, Processor
-from payments.states import TERMINAL
+from payments.models import DeadLetter, Dispute, Payment, Processor
+from payments.states import SUCCEEDED, TERMINAL, shown_state
 from registry.models import Tenant
 from registry.operators.cells import ago, exact, link_to, shortened
 from registry.operators.lists import OneTenantFilter, since
@@ -106,9 +106,25 @@ class PaymentAdmin(PaymentHotList):
     def fee_text(self, payment: Payment) -> SafeString | str:
         return money(payment.fee, payment.currency)
 
+    def attach(self, rows: list[Payment]) -> None:
+        """Whether a dispute of the payment is open, or one was lost: one statement for the page."""
+        paid = [row for row in rows if row.status == SUCCEEDED]
+        mine = Dispute.objects.filter(
+            tenant_id__in={row.tenant_id for row in paid}, payment_id__in=[row.pk for row in paid]
+        )
+        found = list(mine.values_list("payment_id", "closed_at", "withdrawn")) if paid else []
+        disputed = {payment for payment, closed_at, _ in found if closed_at is None}
+        lost = {payment for payment, closed_at, withdrawn in found if closed_at is not None and withdrawn > 0}
+        for row in rows:
+            row.shown = shown_state(  # type: ignore[attr-defined]
+                row.status, amount=row.amount, refunded=row.refunded, disputed=row.pk in disputed, lost=row.pk in lost
+            )
+
     @admin.display(description="status")
     def state(self, payment: Payment) -> SafeString:
-        return status_pill(payment.status)
+        if not hasattr(payment, "shown"):
+            self.attach([payment])
+        return status_pill(payment.shown)  # type: ignore[attr-defined]
 
     @admin.display(description="duration")
     def took(self, payment: Payment) -> str:

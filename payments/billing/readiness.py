@@ -194,6 +194,7 @@ PAGES = {
     "processor": ("/processors?add=stripe", "Add a processor"),
     "keys": ("/processors", "Look at the processors"),
     "secrets": ("/processors", "Look at the processors"),
+    "books": ("/settings", "Empty the sandbox"),
 }
 
 GATES.append(go_live)

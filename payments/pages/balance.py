@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 from django.http import Http404, HttpRequest, HttpResponse
@@ -27,6 +27,7 @@ from registry.edge.entered import as_entered, moment, parsed
 from registry.edge.pages import PageRequest, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
 from registry.tenants import audit
+from registry.tenants.time_zones import zone_of
 
 ROWS = 25  # entries of a page
 REPORTS = 5  # files, and jobs without one, of the list
@@ -85,17 +86,19 @@ def _total(found: Totals) -> dict[str, Any]:
 async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
     chosen = {name: request.GET.get(name, "").strip() for name in FILTERS}
     errors: dict[str, str] = {}
-    filters = _filters(chosen, errors)
+    zone = zone_of(visitor.tenant)
+    filters = _filters(chosen, errors, zone)
     before = _cursor(request.GET.get("before", ""))
     found = EntryPage([], None)
     if not errors:
         found = await entries.page_of(visitor.tenant.pk, filters, limit=ROWS, before=before)
     for name in ("from", "to"):  # in the format of the browser's field; a value it cannot show is in the error
-        chosen[name] = "" if name in errors else as_entered(chosen[name])
+        chosen[name] = "" if name in errors else as_entered(chosen[name], zone)
     wanted = {name: value for name, value in chosen.items() if value}
     here = {"tenant": visitor.tenant.slug, **wanted}
     return {
         "page": found,
+        "zone": visitor.tenant.time_zone,
         "chosen": chosen,
         "errors": errors,
         "filtered": bool(wanted or errors),
@@ -105,11 +108,15 @@ async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
     }
 
 
-def _filters(chosen: dict[str, str], errors: dict[str, str]) -> EntryFilters:
-    """The chosen filters. Those that cannot be read are put into `errors`."""
+def _filters(chosen: dict[str, str], errors: dict[str, str], zone: ZoneInfo) -> EntryFilters:
+    """The chosen filters, with times of `zone`. Those that cannot be read are put into `errors`."""
+
+    def read(text: str) -> datetime:
+        return moment(text, zone)
+
     return EntryFilters(
-        from_=parsed(moment, chosen["from"], "from", "is not a date and time", errors),
-        to=parsed(moment, chosen["to"], "to", "is not a date and time", errors),
+        from_=parsed(read, chosen["from"], "from", "is not a date and time", errors),
+        to=parsed(read, chosen["to"], "to", "is not a date and time", errors),
         account=parsed(LedgerEntry.Account, chosen["account"], "account", "is not an account", errors),
         payment=parsed(UUID, chosen["payment"], "payment", "is not a whole payment id", errors),
     )
@@ -169,7 +176,9 @@ async def _ask(request: HttpRequest, visitor: Visitor) -> HttpResponse:
             await _submit(visitor, settlement.NAME, wanted)
         case "ledger":
             errors = {}
-            filters = _filters({**{n: request.POST.get(n, "") for n in FILTERS}, "payment": ""}, errors)
+            filters = _filters(
+                {**{n: request.POST.get(n, "") for n in FILTERS}, "payment": ""}, errors, zone_of(visitor.tenant)
+            )
             if errors:
                 raise Http404  # the form repeats filters that the page could read
             account: Any = filters.account and str(filters.account)

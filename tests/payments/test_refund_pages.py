@@ -306,3 +306,19 @@ async def test_the_refund_form_leads_back_to_a_payment_that_has_nothing_left_to_
     ):
         assert response.status == 302
         assert response.headers["Location"] == f"{here}/live?tenant={tenant.slug}"
+
+
+def test_refunded_and_disputed_payments_look_so_in_the_admins_list(acme, operator):
+    payment = paid(acme)
+    others = [make_payment(acme, status=SUCCEEDED, processor=payment.processor) for _ in range(3)]
+    Payment.objects.filter(pk=payment.pk).update(refunded=payment.amount)
+    Payment.objects.filter(pk=others[0].pk).update(refunded=1)
+    Dispute.objects.create(
+        tenant=acme, payment=others[1], processor=payment.processor, reference="du_1", status="needs_response",
+        reason="fraudulent", amount=1990, currency="BRL",
+    )  # fmt: skip
+
+    html = text(operator.get(reverse("admin:payments_payment_changelist"), {"tenant": "acme"}))
+
+    shown = re.findall(r"(disputed|partly refunded|refunded|succeeded)", re.sub(r"(?s)^.*<tbody>", "", html))
+    assert sorted(set(shown)) == ["disputed", "partly refunded", "refunded", "succeeded"]
