@@ -42,10 +42,15 @@ def register[Kind: Callable[[], Work]](queue: str) -> Callable[[Kind], Kind]:
 
 def drain(*queues: str, pool: str = "", takes: Sequence[str] = (), pool_size: str = "") -> None:
     """RQ entry point: drain `queues` in parallel until SIGTERM. It closes everything that it opens."""
+    thresholds = gc.get_threshold()
     gc.freeze()  # what was imported is never garbage: a collection that looks through it takes 0.2 s
     gc.set_threshold(GARBAGE)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_drain(queues, pool, takes, pool_size))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_drain(queues, pool, takes, pool_size))
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 async def _drain(queues: Sequence[str], pool: str, takes: Sequence[str], pool_size: str) -> None:
