@@ -14,7 +14,7 @@ from queueing.broker import crypto, ids, maintenance, traces
 from queueing.broker import dead_letters as dead
 from queueing.broker.errors import UnknownQueue
 from queueing.console import figures, operate, queries
-from queueing.templatetags.queues import address
+from queueing.templatetags.queues import address, unescaped
 from registry.data import database
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -246,7 +246,7 @@ def pretty(payload: bytes) -> str:
     if len(payload) > SHOWN_BYTES:
         return payload[:SHOWN_BYTES].decode(errors="replace")
     try:
-        return msgspec.json.format(payload, indent=2).decode(errors="replace")
+        return unescaped(msgspec.json.format(payload, indent=2).decode(errors="replace"))
     except (msgspec.MsgspecError, RecursionError):
         return payload.decode(errors="replace")
 

@@ -171,6 +171,6 @@ def since(moment: datetime) -> str:
 def pretty_json(text: str) -> str:
     """JSON on several lines, its numbers as they were written."""
     try:
-        return msgspec.json.format(text, indent=2)
+        return queues.unescaped(msgspec.json.format(text, indent=2))
     except (msgspec.MsgspecError, RecursionError):
         return text

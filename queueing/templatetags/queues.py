@@ -1,5 +1,7 @@
 """Template tags of the queue console: addresses, state pills, labels of options, sparklines."""
 
+import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -144,3 +146,21 @@ def on_pill(stopped: bool) -> dict[str, str]:
 
 def _pill(look: tuple[str, str, str], status: str) -> dict[str, str]:
     return {"shape": look[0], "colour": look[1], "word": look[2], "status": status}
+
+
+# -- JSON for people -----------------------------------------------------------------------------------------
+
+_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\\\")  # escaped characters in a row, or an escaped backslash
+
+
+def unescaped(text: str) -> str:
+    r"""JSON with é for \u00e9. What JSON must escape stays as it is, and so do halves of characters."""
+
+    def read(found: re.Match[str]) -> str:
+        try:
+            plain = json.loads(f'"{found[0]}"')
+            return plain if plain.isprintable() and not {'"', "\\"} & set(plain) else found[0]
+        except ValueError:
+            return found[0]
+
+    return _ESCAPES.sub(read, text)

@@ -1,6 +1,7 @@
 """The queue console: permissions of members, guarded actions, and what viewers are shown."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -419,3 +420,20 @@ async def test_a_superuser_begins_at_the_open_tenant_on_every_page(visiting: As,
         pages = [(await visit.get(address))[1] for address in ("/", "/queues", "/webhooks")]
 
     assert all(f'<option value="{tenant.slug}" selected>' in page for page in pages)
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (r'"caf\u00e9"', '"café"'),
+        (r'"\ud83d\ude00"', '"😀"'),
+        (r'"\ud83d"', r'"\ud83d"'),  # half a character
+        (r'"\u0022\u005c"', r'"\u0022\u005c"'),  # JSON must escape these
+        (r'"\\u00e9"', r'"\\u00e9"'),  # a backslash, then four letters and digits
+        (r'"\u202e"', r'"\u202e"'),  # it would turn the text around
+        (r'"\u000a"', r'"\u000a"'),
+    ],
+)
+def test_escaped_characters_are_shown_as_themselves_where_that_is_the_same_json(stored: str, shown: str):
+    assert pretty(stored.encode()) == shown
+    assert json.loads(shown) == json.loads(stored)
