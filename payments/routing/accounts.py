@@ -109,13 +109,16 @@ async def change(
 
 
 async def switch(*, tenant: Tenant, name: str, enabled: bool, actor: str) -> bool:
-    """Enable or disable a processor. False if nothing changes. Raises Refused (422) for an unknown name."""
+    """Enable or disable a processor. False if nothing changes. Raises Refused (422) for an unknown name, and for one that may
+    not be enabled (any more)."""
     async with async_atomic():
         mine = Processor.async_objects.filter(tenant=tenant, name=name)
         moved = await mine.filter(enabled=not enabled).aupdate(enabled=enabled)
         processor = await mine.afirst()
         if processor is None:
             raise Refused(f"{tenant.slug} has no processor named {name}")
+        if moved and enabled:
+            check_enabled(processor, tenant)
         if moved:
             await _record("processor.enable" if enabled else "processor.disable", processor, actor)
     return bool(moved)

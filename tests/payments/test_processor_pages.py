@@ -309,6 +309,9 @@ async def test_what_going_live_has_switched_off_is_not_switched_on_again(
         edits = json.dumps({"played.enabled": "true"})
         status, refused = await visit.post("/routing", activate="1", edits=edits, rules=rules, reason="why not")
 
+    live = await Tenant.async_objects.aget(pk=tenant.pk)
+    with pytest.raises(accounts.Refused, match=re.escape(said)):  # as the command does it
+        await accounts.switch(tenant=live, name="played", enabled=True, actor="root")
     assert said in page
     assert (status, said in refused) == (422, True)
     assert not (await stored(tenant, played.name)).enabled
