@@ -8,8 +8,6 @@ from django.conf import settings
 from django_async_backend.db.transaction import async_atomic
 
 from payments.billing.errors import NotReady
-from payments.books import purge
-from payments.errors import LiveTenant
 from payments.intake.spilling import KIND
 from payments.models import Difference, Payment, Plan, Processor, Subscription
 from payments.models.billing import Dunning, Paid
@@ -77,16 +75,6 @@ async def go_live(*, tenant: Tenant, actor: str, reason: str = "") -> bool:
         )
     tenant.mode = Tenant.Mode.LIVE
     return True
-
-
-async def empty(*, tenant: Tenant, actor: str) -> purge.Purged:
-    """Delete the sandbox's payments. Raises LiveTenant (403) for a live tenant."""
-    if await Tenant.async_objects.filter(pk=tenant.pk, mode=Tenant.Mode.LIVE).aexists():
-        raise LiveTenant
-    purged = await purge.purge(tenant_id=tenant.pk)
-    target = f"tenant {tenant.slug}"
-    await audit.record(actor=actor, action="tenant.empty", target=target, tenant_id=tenant.pk, rows=purged.payments)
-    return purged
 
 
 async def _disable_sandbox_processors(tenant: Tenant) -> list[str]:

@@ -195,18 +195,17 @@ async def test_an_account_whose_key_cannot_be_decrypted_is_not_enabled_in_produc
     assert off == ["stripe"]
 
 
-@pytest.mark.parametrize(("mode_before", "left"), [("sandbox", 0), ("live", 1)])
-async def test_the_owner_purges_the_sandbox_and_never_a_live_tenant(ready, server, mode_before, left):
+async def test_the_sandbox_is_emptied_in_the_settings_only_where_a_reason_is_asked_for(ready, server):
     await in_thread(make_payment, ready)
-    await in_thread(lambda: Tenant.objects.filter(pk=ready.pk).update(mode=mode_before))
     async with Person(server) as olga:
         await olga.opens("/login")
         await olga.sends("/login", username="olga", password="a long and quiet word", next="/")
         address = f"/plan?tenant={ready.slug}"
         await olga.opens(address)
+        offered = f'href="/settings?tenant={ready.slug}">Empty the sandbox</a>' in olga.page
         await olga.sends(address, do="empty")
 
-    assert await in_thread(Payment.objects.filter(tenant=ready).count) == left
+    assert (offered, olga.code, await in_thread(Payment.objects.filter(tenant=ready).count)) == (True, 404, 1)
 
 
 # -- The button and the command call the same ----------------------------------------------------------------------------

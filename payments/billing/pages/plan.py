@@ -55,16 +55,6 @@ async def _act(request: PageRequest, visitor: Visitor) -> HttpResponse:
                 return await _subscribe(request, visitor, found, back)
             case "cancel" | "go-on" as wanted if found:
                 return await _end(request, visitor, found, wanted == "cancel", here)
-            case "empty":
-                gone, left = await readiness.empty(tenant=visitor.tenant, actor=visitor.actor)
-                if left:
-                    said = (
-                        f"{gone} payments are forgotten and at least {left} are left: please empty the sandbox again."
-                    )
-                    messages.warning(request, said)
-                else:
-                    messages.success(request, f"The sandbox is empty: {gone} payments are forgotten.")
-                return redirect(here)
             case "live":
                 await readiness.go_live(tenant=visitor.tenant, actor=visitor.actor)
                 messages.success(request, f"{visitor.tenant.name} is live: payments move money from now on.")

@@ -15,7 +15,6 @@ from payments.billing import invitations, limits, platform, readiness, signup
 from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff, InvitationInvalid, NotReady, StepRefused
 from payments.billing.pages.plan import checks_of
 from payments.billing.signup import Details, Step
-from payments.errors import LiveTenant
 from payments.models import Plan, SignUp, Subscription
 from registry.edge.pages import PageRequest, address_of, page
 from registry.edge.unique import is_empty
@@ -289,16 +288,11 @@ async def live(request: PageRequest, sign_up: SignUp) -> HttpResponse:
             if request.POST.get("do") == "key":
                 scopes = [ApiKey.Scope.READ.value, ApiKey.Scope.WRITE.value]
                 _, plain = await keys.issue(tenant=sign_up.tenant, actor=actor, scopes=scopes, name="from the sign-up")
-            elif request.POST.get("do") == "empty":
-                await readiness.empty(tenant=sign_up.tenant, actor=actor)
-                return _to(sign_up, Step.LIVE)
-            else:
+            elif request.POST.get("do") == "live":
                 await readiness.go_live(tenant=sign_up.tenant, actor=actor)
                 return _to(sign_up, Step.LIVE)
         except NotReady:
             wrong = {"form": "Some checks fail; the list shows what to do."}
-        except LiveTenant as error:
-            wrong = {"form": error.detail}
     response = _page(
         request,
         sign_up,
