@@ -12,10 +12,10 @@ from payments.errors import UnknownPayment
 from payments.intake.spilling import missing
 from payments.money import CURRENCIES
 from payments.states import Status
-from registry import telemetry
 from registry.edge.api import KEYLESS, PROBLEMS, api, described, json_response
 from registry.edge.handler import lean
 from registry.edge.parameters import EXTENDED_WHEN, WORD, Query, Values, choice, cursor_page
+from registry.telemetry import context
 from registry.tenants.access import Principal, authorize
 
 LIST_LIMIT, PAGE_AT_MOST = 50, 500  # items of a page
@@ -40,7 +40,7 @@ def payment_id(text: str) -> UUID:
         found = UUID(text)
     except ValueError:
         raise UnknownPayment from None
-    telemetry.PAYMENT.set(str(found))
+    context.PAYMENT.set(str(found))
     return found
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from payments.models import LedgerProof
-from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
 from registry.data.loop import sync_twin
+from registry.telemetry import metrics
 from registry.tenants.books import snapshot
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ async def prove_next() -> Proof:
 async def prove_ledger() -> None:
     """The scheduled proof, counted and logged."""
     proof = await prove_next()
-    telemetry.LEDGER_PROOFS.labels("sound" if proof.sound else "unsound").inc()
+    metrics.LEDGER_PROOFS.labels("sound" if proof.sound else "unsound").inc()
     if proof.sound:
         log.info("ledger proven", extra={"payments": proof.payments, "lines": proof.lines})
     else:

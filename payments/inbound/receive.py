@@ -14,13 +14,13 @@ from msgspec import Meta
 from payments.errors import PaymentError
 from payments.inbound.signature import UNKNOWN_SECRET, Signature, WronglySigned, verify
 from queueing.work import waking
-from registry import telemetry
 from registry.data import database, db_breaker
 from registry.data.arrays import Bigints, Blobs, Texts
 from registry.data.batching import Batcher
 from registry.data.cache import Cached
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 from registry.tenants.encryption import Sealed, unseal
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
         tuple(row)
         for row in await db_breaker.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)), patient=True)
     }
-    telemetry.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
+    metrics.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
     if new:
         waking.wake(QUEUE)
     results = []
@@ -165,7 +165,7 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
 
 
 def _counter(source: str, fresh: bool) -> Any:
-    return telemetry.INBOUND_RECEIVED.labels(source, "new" if fresh else "known")
+    return metrics.INBOUND_RECEIVED.labels(source, "new" if fresh else "known")
 
 
 def _columns(batch: Sequence[ReceivedEvent]) -> dict[str, Any]:

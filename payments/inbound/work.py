@@ -18,11 +18,11 @@ from payments.routing.work import ProcessorWork
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import Routed
-from registry import telemetry
 from registry.data import database, faults
 from registry.data.arrays import Bigints, Texts, unless_empty
 from registry.data.batching import Batcher, Family
 from registry.data.database import Row
+from registry.telemetry import context, metrics
 
 HANDLE_WITHIN = 20.0  # seconds for the handler's calls to the processor; together with a write less than the lease
 # Events with an effect per commit. The first one locks the tenant's event stream until the commit, for which accepting and settling
@@ -74,7 +74,7 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
 
     async def _handle(self, claim: EventClaim) -> EventSettlement:
         row = claim.row
-        telemetry.TENANT.set(row.tenant_id)
+        context.TENANT.set(row.tenant_id)
         handler = handler_of(row.type)
         if handler is None:
             return ignored(row)
@@ -121,9 +121,9 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
 
     async def after_settle(self, written: Sequence[tuple[EventSettlement, Row]]) -> None:
         for settlement, (_, _, seconds) in written:
-            telemetry.INBOUND_HANDLED.labels("again" if settlement.status == "received" else settlement.status).inc()
+            metrics.INBOUND_HANDLED.labels("again" if settlement.status == "received" else settlement.status).inc()
             if settlement.status == "done":
-                telemetry.INBOUND_SECONDS.observe(max(0.0, seconds))
+                metrics.INBOUND_SECONDS.observe(max(0.0, seconds))
 
     def is_done(self, outcome: EventSettlement, written: bool) -> bool:
         return written and not outcome.failed

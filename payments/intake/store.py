@@ -13,26 +13,26 @@ from payments.errors import DifferentContent
 from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, Submission
 from payments.states import Status
 from queueing.work import waking
-from registry import telemetry
 from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
 type IntakeResult = Receipt | DifferentContent | Unavailable
 
-_ACCEPTED = telemetry.ACCEPTED.labels("new")
-_REPLAYED = telemetry.ACCEPTED.labels("replayed")
-CONFLICTED = telemetry.ACCEPTED.labels("conflict")
+_ACCEPTED = metrics.ACCEPTED.labels("new")
+_REPLAYED = metrics.ACCEPTED.labels("replayed")
+CONFLICTED = metrics.ACCEPTED.labels("conflict")
 
 
 async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
     """Store a batch. Returns one result per payment, in order: new, replayed, or in conflict with an existing one."""
     started = time.perf_counter()
     rows = await database.fetch(SQL["accept"], _columns(batch))
-    telemetry.ACCEPT_BATCH.observe(len(batch))
-    telemetry.ACCEPT_SECONDS.observe(time.perf_counter() - started)
+    metrics.ACCEPT_BATCH.observe(len(batch))
+    metrics.ACCEPT_SECONDS.observe(time.perf_counter() - started)
     stored = {(tenant, correlation): (at, position) for tenant, correlation, at, position in rows}
     results: list[IntakeResult | None] = []
     new: list[live.Event] = []

@@ -23,10 +23,10 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Processor, ProcessorRecord, Result, ShowsBooks, Unanswered
 from payments.reconciliation.matching import NewDifference, Ours, ids_of, match, missing_there
 from payments.routing.routing import RoutingTable
-from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 from registry.tenants import access
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ async def write(account: Account, differences: Iterable[NewDifference]) -> int:
     columns = {name: [getattr(one, name) for one in unique.values()] for name in NewDifference.__struct_fields__}
     rows = await database.fetch(SQL["insert"], {"tenant": account.tenant_id, "processor": account.id, **columns})
     for one in unique.values():
-        telemetry.DIFFERENCES.labels(one.kind).inc()
+        metrics.DIFFERENCES.labels(one.kind).inc()
     return len(rows)
 
 

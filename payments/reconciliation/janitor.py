@@ -22,9 +22,9 @@ from payments.refunds import operate
 from payments.settle import lifecycle
 from payments.states import REQUIRES_ACTION
 from queueing.work.opened import Opened
-from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
+from registry.telemetry import metrics
 from registry.tenants import access
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class _TenantJanitor:
 
     def _count(self, what: str, answer: Outcome) -> None:
         self.answers[answer.result.value] += 1
-        telemetry.JANITOR.labels(what, answer.result.value).inc()
+        metrics.JANITOR.labels(what, answer.result.value).inc()
 
 
 def is_change(one: WaitingPayment, account: Account, answer: Outcome) -> bool:

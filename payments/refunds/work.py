@@ -34,11 +34,11 @@ from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import PublicId, Routed
-from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, Uuids, unless_empty
 from registry.data.database import Row
 from registry.errors import Unavailable
+from registry.telemetry import context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
@@ -120,8 +120,8 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
     async def _at_processor(
         self, claim: RefundClaim, act: Callable[[CanRefund, RefundClaim], Awaitable[RefundSettlement]]
     ) -> RefundSettlement:
-        telemetry.TENANT.set(claim.tenant_id)
-        telemetry.PAYMENT.set(str(claim.order.payment_id))
+        context.TENANT.set(claim.tenant_id)
+        context.PAYMENT.set(str(claim.order.payment_id))
         processor: Processor = await self.processor(claim.account)
         return await act(processor, claim) if isinstance(processor, CanRefund) else unsupported(claim)
 
@@ -200,4 +200,4 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
         await asyncio.sleep(routing.SYNC_EVERY)
 
 
-_settled = cache(telemetry.REFUNDS.labels)
+_settled = cache(metrics.REFUNDS.labels)

@@ -14,7 +14,7 @@ from payments.settle.concurrency import Slots
 from payments.settle.work import PAYMENTS, PaymentWork
 from queueing.work.drain import CLAIM_FREE
 from queueing.work.inline import Inline, Result, per_loop
-from registry import telemetry
+from registry.telemetry import metrics
 
 OPERATION = "payment"  # of the switch `inline.payment`
 NAME = "inline"  # of its Worker row
@@ -74,4 +74,4 @@ def standing_in() -> bool:
 
 @cache
 def _counter(result: Result) -> Counter:
-    return telemetry.INLINE.labels(result.value)
+    return metrics.INLINE.labels(result.value)

@@ -36,10 +36,10 @@ from queueing.work import entry
 from queueing.work.pools import DIVIDED
 from queueing.work.table import WorkTable, register
 from queueing.work.work import PublicId, Routed
-from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
 from registry.data.database import Row
+from registry.telemetry import context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
@@ -205,7 +205,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
 
     async def settle(self, outcomes: Sequence[Settlement]) -> list[Row]:
         settles = {"worker": self.worker_id, "lease": self.lease, **parameters.settles(outcomes)}
-        with telemetry.SETTLE_SECONDS.time():
+        with metrics.SETTLE_SECONDS.time():
             return await database.fetch(SETTLE, settles)
 
     async def after_settle(self, written: Sequence[tuple[Settlement, Row]]) -> None:
@@ -215,7 +215,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
             if position is not None:
                 told.append(parameters.event(s.claim, s.status, position, sequence, at))
             if s.status is SUCCEEDED:
-                telemetry.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
+                metrics.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
         live.publish(told)
 
     def is_done(self, outcome: Settlement, written: bool) -> bool:
@@ -245,8 +245,8 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
 
 def _start(claim: PaymentClaim) -> float:
     """Put the payment into this task's logs and spans; time.perf_counter()."""
-    telemetry.TENANT.set(claim.tenant_id)
-    telemetry.PAYMENT.set(str(claim.correlation_id))
+    context.TENANT.set(claim.tenant_id)
+    context.PAYMENT.set(str(claim.correlation_id))
     return time.perf_counter()
 
 
@@ -254,5 +254,5 @@ def _ms(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
 
 
-_settled = cache(telemetry.SETTLED.labels)
-_send_seconds = cache(telemetry.SEND_SECONDS.labels)
+_settled = cache(metrics.SETTLED.labels)
+_send_seconds = cache(metrics.SEND_SECONDS.labels)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from registry import telemetry
 from registry.data import database, faults
 from registry.data.arrays import Bigints
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "traffic.sql")
@@ -86,9 +86,9 @@ def _publish(counted: Iterable[dict[str, int]]) -> None:
     counted = list(counted)
     for field, operation, messages, name in _METRICS:
         count = sum(sums[field] for sums in counted)
-        (telemetry.QUEUE_MESSAGES if messages else telemetry.QUEUE_REQUESTS).labels(operation).inc(count)
+        (metrics.QUEUE_MESSAGES if messages else metrics.QUEUE_REQUESTS).labels(operation).inc(count)
         if name:
-            telemetry.QUEEN[name].inc(count)
+            metrics.QUEEN[name].inc(count)
 
 
 counts: PerLoop[_Counts] = PerLoop(_Counts, close=_Counts.close)

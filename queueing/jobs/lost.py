@@ -4,8 +4,8 @@ from pathlib import Path
 
 from queueing.jobs import decisions, events
 from queueing.jobs.events import JobChange
-from registry import telemetry
 from registry.data import database, live
+from registry.telemetry import metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lost.sql")
 
@@ -25,4 +25,4 @@ async def put_off(workers: list[int]) -> None:
     live.publish([events.from_row(row) for row in rows])
     for row in rows:
         change = JobChange._make(row)
-        telemetry.JOBS.labels(change.kind, change.status).inc()
+        metrics.JOBS.labels(change.kind, change.status).inc()

@@ -27,10 +27,10 @@ from queueing.work import entry
 from queueing.work.pools import DIVIDED
 from queueing.work.table import DEPTH_SAMPLE, Depth, WorkTable, register
 from queueing.work.work import DUE_AT_MOST, Routed, Work
-from registry import telemetry
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, texts_unless_empty, unless_empty
 from registry.data.database import Row
+from registry.telemetry import context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
 
@@ -63,12 +63,12 @@ type JobShare = tuple[int, str]  # tenant, kind
 
 @cache
 def _wait_of(kind: str) -> Any:
-    return telemetry.JOB_WAIT.labels(kind)  # a look-up of labels takes as long as an observation
+    return metrics.JOB_WAIT.labels(kind)  # a look-up of labels takes as long as an observation
 
 
 @cache
 def _seconds_of(kind: str) -> Any:
-    return telemetry.JOB_SECONDS.labels(kind)
+    return metrics.JOB_SECONDS.labels(kind)
 
 
 class JobWork(Work[JobClaim, JobSettlement]):
@@ -187,7 +187,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
         return [await self._run(claim) for claim in items]
 
     async def _run(self, claim: JobClaim) -> JobSettlement:
-        telemetry.TENANT.set(claim.tenant_id)
+        context.TENANT.set(claim.tenant_id)
         job = RunningJob(claim, lease=self.lease)
         job.task = asyncio.current_task()
         CURRENT.set(job)
@@ -231,7 +231,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:
         live.publish([events.settled(settlement, row) for settlement, row in written])
         for (kind, status), count in Counter((s.claim.kind, s.status.value) for s, _ in written).items():
-            telemetry.JOBS.labels(kind, status).inc(count)
+            metrics.JOBS.labels(kind, status).inc(count)
 
     def is_done(self, outcome: JobSettlement, written: bool) -> bool:
         return written and outcome.status is not JobStatus.QUEUED

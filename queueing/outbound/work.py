@@ -20,13 +20,13 @@ from queueing.work import entry
 from queueing.work.opened import Opened
 from queueing.work.table import WorkTable, register
 from queueing.work.work import DUE_AT_MOST, Routed, Work
-from registry import telemetry
 from registry.data import database
 from registry.data.arrays import Bigints
 from registry.data.database import Row
 from registry.errors import Problem, Unavailable
 from registry.http.client import Client, HttpError
 from registry.http.ssrf import Outside, parted
+from registry.telemetry import context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
@@ -143,7 +143,7 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
         return [await self._deliver(claim) for claim in items]
 
     async def _deliver(self, claim: DeliveryClaim) -> DeliverySettlement:
-        telemetry.TENANT.set(claim.tenant_id)
+        context.TENANT.set(claim.tenant_id)
         started = time.perf_counter()
         seconds, good = None, False
         try:
@@ -204,7 +204,7 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
             _tried("delivered" if not settlement.error else "failed").inc()
             if settlement.status == "delivered":
                 latency = (datetime.now(UTC) - settlement.claim.created_at).total_seconds()
-                telemetry.WEBHOOK_LATENCY.observe(max(0.0, latency))
+                metrics.WEBHOOK_LATENCY.observe(max(0.0, latency))
             await self._switch_off(settlement, overdue=overdue)
 
     async def _switch_off(self, settlement: DeliverySettlement, *, overdue: bool) -> None:
@@ -247,4 +247,4 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
         await self._clients.close_idle()
 
 
-_tried = cache(telemetry.WEBHOOK_TRIES.labels)
+_tried = cache(metrics.WEBHOOK_TRIES.labels)

@@ -16,10 +16,10 @@ from queueing.spill.pending import Pending
 from queueing.spill.record import Engine, Entry, Full, Record
 from queueing.spill.state import SpillState
 from queueing.spill.storing import UNREADABLE, Store, report, store_entries, tenants_of
-from registry import telemetry
 from registry.data import database, faults
 from registry.data.batching import Batcher
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class SpillQueue:
             self._appending -= len(records)
         self._appended += len(records)
         self.refused = ""
-        telemetry.SPILL_APPENDED.labels(self.kind).inc(len(records))
+        metrics.SPILL_APPENDED.labels(self.kind).inc(len(records))
         self._more.set()
         return [None] * len(records)
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from registry import telemetry
+from registry.telemetry import metrics
 
 
 class SpillState(msgspec.Struct, frozen=True):
@@ -25,6 +25,6 @@ class SpillState(msgspec.Struct, frozen=True):
 
     def publish(self) -> None:
         """Set the process's gauges."""
-        telemetry.SPILL_RECORDS.labels(self.kind).set(self.records)
-        telemetry.SPILL_BYTES.labels(self.kind).set(self.bytes)
-        telemetry.SPILL_OLDEST.labels(self.kind).set(self.oldest_seconds)
+        metrics.SPILL_RECORDS.labels(self.kind).set(self.records)
+        metrics.SPILL_BYTES.labels(self.kind).set(self.bytes)
+        metrics.SPILL_OLDEST.labels(self.kind).set(self.oldest_seconds)

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from queueing.spill.record import STORED, Entry, Record, StoreResult
-from registry import telemetry
 from registry.data import faults
 from registry.errors import Problem, Unavailable
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ async def _store_records(kind: str, store: Store, records: list[Record]) -> list
 def report(kind: str, entries: Sequence[Entry], results: Sequence[StoreResult]) -> None:
     """Count settled entries in the metrics and log each quarantined one."""
     stored = sum(result == STORED for result in results)
-    telemetry.SPILL_DRAINED.labels(kind, "stored").inc(stored)
-    telemetry.SPILL_DRAINED.labels(kind, "set_aside").inc(len(entries) - stored)
+    metrics.SPILL_DRAINED.labels(kind, "stored").inc(stored)
+    metrics.SPILL_DRAINED.labels(kind, "set_aside").inc(len(entries) - stored)
     for tenant, result in zip(tenants_of(entries), results, strict=True):
         if result.reason:
             log.error("record quarantined", extra={"kind": kind, "tenant": tenant, "reason": result.reason})

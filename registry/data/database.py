@@ -20,7 +20,6 @@ from django_async_backend.db import async_connections
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg_pool import PoolTimeout
 
-from registry import telemetry
 from registry.data import faults, refusals
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop
@@ -29,6 +28,7 @@ from registry.data.orm import own_connection as own_connection
 from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ async def connection() -> AsyncIterator[AsyncConnection]:
                 await conn.close()
                 raise
     except PoolTimeout as error:
-        telemetry.DB_ERRORS.labels("pool_timeout").inc()
+        metrics.DB_ERRORS.labels("pool_timeout").inc()
         if why := pools.get().shut:
             raise Unavailable(why) from error
         waited = AWAY_WAIT if pools.get().refused else settings.DB_POOL_TIMEOUT
@@ -153,7 +153,7 @@ def unavailable(error: Exception) -> Unavailable | None:
 
 
 def _unavailable(error: Exception, fault: Fault) -> Unavailable:
-    telemetry.DB_ERRORS.labels(type(error).__name__).inc()
+    metrics.DB_ERRORS.labels(type(error).__name__).inc()
     faults.warn(log, fault.value, error=error)
     faults.publish(fault)
     return Unavailable(fault.value)

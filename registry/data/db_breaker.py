@@ -15,11 +15,11 @@ from typing import NamedTuple
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 
-from registry import telemetry
 from registry.data import database, faults, refusals
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop, background
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -149,16 +149,16 @@ class DatabaseBreaker:
         was = (self.away, self.read_only)
         self.away, self.read_only, self.reason = bool(away), read_only, away or AWAY
         _shut(away)
-        telemetry.DB_AWAY.labels("away").set(self.away)
-        telemetry.DB_AWAY.labels("read_only").set(self.read_only)
+        metrics.DB_AWAY.labels("away").set(self.away)
+        metrics.DB_AWAY.labels("read_only").set(self.read_only)
         refusals.set_writable(not away and not read_only)
         if was == (self.away, self.read_only):
             return
         if self.away:
-            telemetry.DB_ERRORS.labels("away").inc()
+            metrics.DB_ERRORS.labels("away").inc()
             log.warning("the database is away", extra={"reason": away})
         elif self.read_only:
-            telemetry.DB_ERRORS.labels("read_only").inc()
+            metrics.DB_ERRORS.labels("read_only").inc()
             log.warning("the database is read-only")
         else:
             log.warning("the database is back")

@@ -12,11 +12,11 @@ from typing import Protocol
 
 import msgspec
 
-from registry import telemetry
 from registry.data import channels, db_breaker
 from registry.data.loop import PerLoop
 from registry.data.publisher import Publisher
 from registry.errors import Unavailable
+from registry.telemetry import metrics
 
 GROUP = "live"
 FILL_AFTER = 0.03  # seconds for a delayed message to arrive before the gap is read from PostgreSQL
@@ -211,11 +211,11 @@ class Hub:
         feed = await self._feed(stream, tenant)
         subscription = LiveSubscription(subjects)
         feed.add(subscription)
-        telemetry.LIVE_SOCKETS.inc()
+        metrics.LIVE_SOCKETS.inc()
         try:
             yield subscription
         finally:
-            telemetry.LIVE_SOCKETS.dec()
+            metrics.LIVE_SOCKETS.dec()
             feed.discard(subscription)
             self._drop_unused((stream.name, tenant))
 

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from registry import telemetry
 from registry.data import identity
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def record_trouble(use: str, trouble: str) -> None:
     """Record a failed use by the name of the trouble; a new trouble is logged."""
     state = _uses.setdefault(use, _Use())
     state.trouble, state.failed_at = trouble, time.monotonic()
-    telemetry.REDIS_ERRORS.labels(use, trouble).inc()
+    metrics.REDIS_ERRORS.labels(use, trouble).inc()
     _log_change(use, state)
 
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from registry import telemetry
 from registry.data.faults import Fault
+from registry.telemetry import metrics
 
 KINDS = {Fault.FULL, Fault.MISSING, Fault.BROKEN}
 IMMEDIATE = {Fault.FULL, Fault.MISSING}  # /health fails from the first refusal; one request cannot cause these
@@ -59,7 +59,7 @@ def record(sql: str, fault: Fault, error: BaseException) -> None:
     why = (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_NAME]
     refusal = _refused[sql] = Refusal(statement, fault, why, since, now)
     if refusal.is_lasting:
-        telemetry.DB_REFUSED.labels(statement).set(1)
+        metrics.DB_REFUSED.labels(statement).set(1)
 
 
 def clear(sql: str) -> None:
@@ -88,4 +88,4 @@ def _expire(now: float) -> None:
 
 def _drop(sql: str) -> None:
     if _refused.pop(sql).is_lasting:
-        telemetry.DB_REFUSED.labels(_name_of(sql)).set(0)
+        metrics.DB_REFUSED.labels(_name_of(sql)).set(0)

@@ -21,11 +21,11 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, get_resolver
 
-from registry import telemetry
 from registry.data import database
 from registry.edge import heads, request_log
 from registry.edge.api import problem_response
 from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
+from registry.telemetry import context, metrics
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LeanHandler(ASGIHandler):
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         rid = given if REQUEST_ID.match(given) else b"%016x" % random.getrandbits(64)
-        telemetry.REQUEST.set(rid.decode())
+        context.REQUEST.set(rid.decode())
         match = _resolved(scope["path"])
         if fault := heads.fault_of(scope):
             words = getattr(match and match.func, "problem", problem_response)
@@ -98,7 +98,7 @@ class LeanHandler(ASGIHandler):
 
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         began = time.perf_counter()
-        telemetry.CALLER.set(None)
+        context.CALLER.set(None)
         fault: Problem | None = None
         try:
             response = await self.respond(match, scope, receive)
@@ -167,7 +167,7 @@ class LeanHandler(ASGIHandler):
         counter = self.counters.get((method, status))
         if counter is None:
             known = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
-            counter = self.counters[method, status] = telemetry.REQUESTS.labels(known, str(status))
+            counter = self.counters[method, status] = metrics.REQUESTS.labels(known, str(status))
         counter.inc()
 
 

@@ -13,12 +13,12 @@ from uuid import UUID
 import msgspec
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from registry import telemetry
 from registry.data import database, live
 from registry.data.stream import EventStream, Reader
 from registry.edge import heads
 from registry.edge.api import ENCODER
 from registry.errors import Problem, Unauthorized, Unavailable
+from registry.telemetry import metrics
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, AWAY = 4401, 4400, 4408, 1013
 SEND_TIMEOUT = 10.0  # seconds that a client may take for one message before it counts as too slow
@@ -153,7 +153,7 @@ class LiveSocket(AsyncWebsocketConsumer):
                     for event in await subscription.get():
                         await self.reader.offer(event)
         except (live.TooSlow, TimeoutError):  # before OSError, of which TimeoutError is one
-            telemetry.LIVE_DROPPED.inc()
+            metrics.LIVE_DROPPED.inc()
             await self._close(TOO_SLOW)
         except Problem:
             await self._close(AWAY)
@@ -163,7 +163,7 @@ class LiveSocket(AsyncWebsocketConsumer):
             self._greeted.set()
 
     async def send_event(self, event: live.Event) -> None:
-        telemetry.LIVE_EVENTS.inc()
+        metrics.LIVE_EVENTS.inc()
         await self.send_message(self.message(event))
 
     def message(self, event: live.Event) -> bytes:

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from limits import RateLimitItemPerDay
 
-from registry import telemetry
 from registry.data import database, db_breaker, rates
 from registry.data.arrays import Bigints, Texts
 from registry.data.chores import chore
 from registry.data.loop import PerLoop, background
 from registry.errors import Unavailable
 from registry.redaction import redact_text
+from registry.telemetry import context, metrics
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "request_log.sql")
@@ -77,7 +77,7 @@ class RequestLog:
 
     def add(self, entry: LoggedRequest) -> None:
         if len(self.waiting) >= BUFFER:
-            telemetry.REQUEST_LOG.labels("buffer full").inc()
+            metrics.REQUEST_LOG.labels("buffer full").inc()
             return
         self.waiting.append(entry)
         if self._task is None:
@@ -116,7 +116,7 @@ async def _write(batch: Sequence[LoggedRequest]) -> None:
     except Exception:  # whatever it is, requests are answered without their log
         log.exception("entries of the request log were lost", extra={"entries": len(batch)})
         outcome = "refused"
-    telemetry.REQUEST_LOG.labels(outcome).inc(len(batch))
+    metrics.REQUEST_LOG.labels(outcome).inc(len(batch))
 
 
 async def _within_the_day(batch: Sequence[LoggedRequest]) -> Sequence[LoggedRequest]:
@@ -151,7 +151,7 @@ logs: PerLoop[RequestLog] = PerLoop(RequestLog, close=RequestLog.close)
 
 def record(*, method: str, path: str, status: int, code: str, began: float, request_id: bytes) -> None:
     """Log the request of the current context if a key made it. `began`: time.perf_counter(). Waits for nothing."""
-    caller = telemetry.CALLER.get()
+    caller = context.CALLER.get()
     if caller is None or not caller[1]:
         return
     requests, ended = logs.get(), time.perf_counter()

@@ -21,7 +21,7 @@ from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
 
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
-REFUSED = "registry_database_statement_refused"  # telemetry.DB_REFUSED
+REFUSED = "registry_database_statement_refused"  # metrics.DB_REFUSED
 VERSION = "1.0.0"  # of the contract; the queue's clients expect one
 
 type Check = Callable[[], Awaitable[str]]

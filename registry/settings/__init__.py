@@ -273,5 +273,5 @@ if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
 if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"LOG_FORMAT wants json or console, got {LOG_FORMAT!r}")
 
-LOGGING_CONFIG = "registry.telemetry.configure_logging"
+LOGGING_CONFIG = "registry.telemetry.logs.configure_logging"
 LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT}

@@ -16,13 +16,13 @@ from django.db.models.functions import Now
 from django.http import HttpRequest
 from limits import RateLimitItem, parse
 
-from registry import telemetry
 from registry.data import database, db_breaker
 from registry.data.cache import Cached
 from registry.data.loop import PerLoop, Tasks
 from registry.edge import heads
 from registry.errors import Forbidden, Unauthorized, Unavailable
 from registry.models import PATIENCE, ApiKey, Tenant
+from registry.telemetry import context
 from registry.tenants.limits import count_requests, parse_limit
 
 SQL = database.statements(Path(__file__).parent / "sql" / "access.sql")
@@ -114,7 +114,7 @@ async def authenticate(authorization: str | None, *, keyless: bool = False) -> P
     """
     if not authorization:
         if keyless and settings.REGISTRY_OPEN_TENANT and (principal := await _open.get(settings.REGISTRY_OPEN_TENANT)):
-            telemetry.TENANT.set(principal.slug)
+            context.TENANT.set(principal.slug)
             return principal
         raise Unauthorized
     scheme, _, token = authorization.partition(" ")
@@ -124,8 +124,8 @@ async def authenticate(authorization: str | None, *, keyless: bool = False) -> P
     principal = await _keys.get(token)
     if principal is None:
         raise Unauthorized
-    telemetry.TENANT.set(principal.slug)
-    telemetry.CALLER.set((principal.tenant_id, principal.key))
+    context.TENANT.set(principal.slug)
+    context.CALLER.set((principal.tenant_id, principal.key))
     return principal
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import telemetry
 from registry.data import database
 from registry.data.chores import chore
 from registry.data.loop import sync_twin
 from registry.models import Tenant
+from registry.telemetry import metrics
 from registry.tenants.books import SERVICE, BookDifference, BookSlice, book_part
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ async def prove_audit() -> str:
     """Verify every chain and log its head, so that a later verification can be compared with it. Returns what is broken."""
     broken = []
     for verdict in await verify_all():
-        telemetry.AUDIT_PROOFS.labels("sound" if verdict.sound else "broken").inc()
+        metrics.AUDIT_PROOFS.labels("sound" if verdict.sound else "broken").inc()
         said = {"chain": verdict.chain, "head": f"{verdict.entries}:{verdict.head}"}
         if verdict.sound:
             log.info("audit trail holds", extra=said)

@@ -20,9 +20,9 @@ from queueing.jobs.work import JobWork
 from queueing.models import WebhookEndpoint, Worker
 from queueing.outbound import endpoints
 from queueing.work.drain import run_until_idle
-from registry import telemetry
 from registry.errors import Unavailable
 from registry.models import AuditEntry, Tenant
+from registry.telemetry import metrics
 from tests.browser.conftest import BRIEFLY, looks_right
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_person
@@ -114,7 +114,7 @@ async def test_an_inbound_event_that_is_stuck_may_hide_a_refund_and_is_closed(
 async def spilled(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A spill of its own, into which one payment was accepted. `outcomes` says what storing it comes to, in turn."""
     settings.SPILL_FOLDER = tmp_path / "spill"
-    telemetry.SPILL_RECORDS.clear()  # of the tests before
+    metrics.SPILL_RECORDS.clear()  # of the tests before
     refusal = [""]
     back = asyncio.Event()
 

@@ -24,10 +24,10 @@ from queueing.models import (
 )
 from queueing.work import chore_runs
 from queueing.work.table import TABLES
-from registry import telemetry
 from registry.data.chores import CHORES, Chore
 from registry.errors import Unavailable
 from registry.operators.attention import Severity
+from registry.telemetry import metrics
 from tests.attending import named
 from tests.conftest import eventually
 from tests.factories import in_thread, make_payment, make_tenant
@@ -248,7 +248,7 @@ async def test_failed_jobs_dead_messages_failed_deliveries_and_disabled_endpoint
 
 async def test_records_of_the_spill_that_wait_and_those_set_aside_are_shown(settings, tmp_path, monkeypatch):
     settings.SPILL_FOLDER = tmp_path
-    telemetry.SPILL_RECORDS.clear()  # of the tests before
+    metrics.SPILL_RECORDS.clear()  # of the tests before
     [empty] = await named("spill.waiting")
     assert empty.severity is Severity.WELL
     back = asyncio.Event()

@@ -20,10 +20,10 @@ from django.test import Client
 
 from payments.books import queries
 from payments.models import Payment
-from registry import telemetry
 from registry.data import database
 from registry.edge import handler, heads, protocol, status
 from registry.models import Tenant
+from registry.telemetry import context
 from tests.conftest import Api, all_connections_are_back, eventually
 from tests.depth import deep
 from tests.factories import in_thread, make_payment, make_person, make_tenant
@@ -50,7 +50,7 @@ async def test_requests_to_the_api_use_no_thread(api: Api, monkeypatch):
 
     def watched(real: Callable[..., Any], name: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **options: Any) -> Any:
-            if telemetry.REQUEST.get() == request:  # not what runs in the background, such as the drain of the spill
+            if context.REQUEST.get() == request:  # not what runs in the background, such as the drain of the spill
                 threads.append(str(name(*args)))
             return real(*args, **options)
 

@@ -21,9 +21,10 @@ from payments.books import queries
 from payments.processors import KINDS
 from payments.processors.base import Result
 from payments.processors.stripe.processor import StripeProcessor
-from registry import redaction, telemetry
+from registry import redaction
 from registry.data import database, db_breaker, faults
 from registry.servers import child, postgres
+from registry.telemetry import logs
 from tests.bed.stripe import sandbox_stripe
 from tests.conftest import Api, at_work, eventually
 from tests.depth import deep
@@ -330,7 +331,7 @@ def test_a_server_that_is_started_by_hand_logs_through_our_formatter(logging_kep
     """`uvicorn registry.asgi:application` gives its loggers handlers before it imports the service."""
     uvicorn.Config("registry.asgi:application").configure_logging()
 
-    telemetry.configure_logging(settings.LOGGING)
+    logs.configure_logging(settings.LOGGING)
     logging.getLogger("uvicorn.error").info('"WebSocket /ws/payments/x?token=%s" [accepted]', TOKEN)
     logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "1", "GET", f"/x?token={TOKEN}", "1.1", 200)
 

@@ -12,10 +12,10 @@ from django.conf import settings
 from limits import RateLimitItemPerMinute, parse
 
 from payments.billing import limits
-from registry import telemetry
 from registry.data import channels, rates, redis_health
 from registry.data.loop import PerLoop
 from registry.servers import embedded
+from registry.telemetry import metrics
 from registry.tenants.limits import count_requests
 from tests.bed.valkey import TROUBLES, Troubled, own_valkey
 from tests.conftest import Api, eventually
@@ -167,7 +167,7 @@ async def test_a_group_that_cannot_be_joined_is_tried_again_and_leaves_nothing_b
     monkeypatch.setattr(channels, "get_channel_layer", lambda: layer)
     monkeypatch.setattr(channels, "RETRY", 0.01)
     heard = asyncio.Queue[bytes]()
-    failures = telemetry.REDIS_ERRORS.labels("live", "password_refused")._value
+    failures = metrics.REDIS_ERRORS.labels("live", "password_refused")._value
     before = failures.get()
     with trouble.of("password_refused"):
         task = asyncio.create_task(channels.listen("live", heard.put_nowait))

@@ -9,11 +9,11 @@ import pytest
 from django.db import connection, transaction
 from limits import RateLimitItemPerDay
 
-from registry import telemetry
 from registry.data import database, db_breaker
 from registry.edge import request_log
 from registry.edge.request_log import BURST, INTERVAL, SUCCESSES, RequestLog, id_at
 from registry.models import ApiRequest, Tenant
+from registry.telemetry import metrics
 from registry.tenants import erasure, export
 from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant
@@ -48,7 +48,7 @@ async def all_written() -> None:
 
 
 def lost(outcome: str) -> float:
-    return telemetry.REQUEST_LOG.labels(outcome)._value.get()
+    return metrics.REQUEST_LOG.labels(outcome)._value.get()
 
 
 # -- What is kept ------------------------------------------------------------------------------------------------

@@ -234,9 +234,7 @@ def shared_folder(tmp_path: Path, monkeypatch) -> Iterator[Path]:
 
 
 async def test_with_several_processes_the_metrics_are_the_sum_of_all(api: Api, shared_folder: Path):
-    script = (
-        "from registry import telemetry; telemetry.SETTLED.labels('succeeded').inc(5); telemetry.LIVE_SOCKETS.set(3)"
-    )
+    script = "from registry.telemetry import metrics; metrics.SETTLED.labels('succeeded').inc(5); metrics.LIVE_SOCKETS.set(3)"
     command = [sys.executable, "-c", script]
     both = [subprocess.Popen(command, cwd=Path(__file__).parents[2]) for _ in range(2)]
     assert [await asyncio.to_thread(one.wait) for one in both] == [0, 0]

@@ -1,14 +1,6 @@
-"""Metrics and logging of the whole service. All metrics are declared here."""
+"""All metrics of the service."""
 
-import logging
-from collections.abc import MutableMapping
-from contextvars import ContextVar
-from typing import Any
-
-import structlog
 from prometheus_client import Counter, Gauge, Histogram
-
-from registry.redaction import HIDDEN, SECRET_NAMES, redact
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SLOW = (0.005, 0.025, 0.1, 0.25, 1, 5, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)  # an attempt may run for a day
@@ -90,63 +82,3 @@ QUEEN = {
 }
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 REQUEST_LOG = Counter("registry_request_log_total", "Entries of the log of API requests", ["outcome"])
-
-# Context of the current work; every log line carries it.
-REQUEST: ContextVar[str] = ContextVar("request_id", default="")
-TENANT: ContextVar[str | int] = ContextVar("tenant", default="")  # slug, or id where the slug is unknown
-PAYMENT: ContextVar[str] = ContextVar("payment", default="")  # correlation id
-CALLER: ContextVar[tuple[int, str] | None] = ContextVar("caller", default=None)  # tenant id and prefix of the API key
-
-
-def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for variable in (REQUEST, TENANT, PAYMENT):
-        if value := variable.get():
-            event.setdefault(variable.name, value)
-    return event
-
-
-def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    return {k: HIDDEN if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
-
-
-def configure_logging(config: dict[str, str]) -> None:
-    """Log to stderr, one line of JSON per event or readable text (LOG_FORMAT=console), with context and without secrets."""
-    shared: list[structlog.types.Processor] = [
-        _with_context,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    renderer = (
-        structlog.dev.ConsoleRenderer(colors=False)
-        if config["format"] == "console"
-        else structlog.processors.JSONRenderer()
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(config["level"])
-    for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
-        logging.getLogger(server).handlers, logging.getLogger(server).propagate = (
-            [],
-            True,
-        )  # so that all lines pass our formatter
-    logging.getLogger("psycopg").setLevel("ERROR")  # otherwise a line per failed connection; db_breaker.py logs it once
-    logging.getLogger("django.security.DisallowedHost").setLevel(
-        "CRITICAL"
-    )  # otherwise a stack trace for each request with an unknown host, which gets a 400
-    for noisy in ("rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
-        logging.getLogger(noisy).setLevel("WARNING")
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )

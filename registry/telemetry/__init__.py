@@ -1,0 +1,1 @@
+"""What the service says of its work: metrics, logs, and the context that they carry."""

@@ -1,0 +1,64 @@
+"""Logging of the whole service."""
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from registry.redaction import HIDDEN, SECRET_NAMES, redact
+from registry.telemetry.context import PAYMENT, REQUEST, TENANT
+
+
+def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for variable in (REQUEST, TENANT, PAYMENT):
+        if value := variable.get():
+            event.setdefault(variable.name, value)
+    return event
+
+
+def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    return {k: HIDDEN if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
+
+
+def configure_logging(config: dict[str, str]) -> None:
+    """Log to stderr, one line of JSON per event or readable text (LOG_FORMAT=console), with context and without secrets."""
+    shared: list[structlog.types.Processor] = [
+        _with_context,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=False)
+        if config["format"] == "console"
+        else structlog.processors.JSONRenderer()
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(config["level"])
+    for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "daphne", "django.channels.server"):
+        logging.getLogger(server).handlers, logging.getLogger(server).propagate = (
+            [],
+            True,
+        )  # so that all lines pass our formatter
+    logging.getLogger("psycopg").setLevel("ERROR")  # otherwise a line per failed connection; db_breaker.py logs it once
+    logging.getLogger("django.security.DisallowedHost").setLevel(
+        "CRITICAL"
+    )  # otherwise a stack trace for each request with an unknown host, which gets a 400
+    for noisy in ("rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
+        logging.getLogger(noisy).setLevel("WARNING")
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
