@@ -19,7 +19,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
 	SECRET_KEY=only-for-the-type-checker-which-signs-nothing
 
-.PHONY: run test test-deep bench lint client client-sync venv clean
+.PHONY: run test test-deep soak bench lint client client-sync venv clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run
@@ -32,6 +32,10 @@ test: $(VENV)/.test
 test-deep: $(VENV)/.test
 	DEEP=1 $(PYTHON) -m pytest $(SIDE_BY_SIDE) --timeout 3600 $(ARGS)
 	$(PYTHON) -m tests.chaos --minutes 30
+
+# Two hours of steady traffic: nothing may grow. make soak ARGS="--hours 0.5"
+soak: $(VENV)/.test
+	DEEP=1 PYTHONPATH=client/src $(PYTHON) -m tests.soak $(ARGS)
 
 bench: $(VENV)/.test
 	$(PYTHON) -m bench $(ARGS)

@@ -1,0 +1,1 @@
+"""Hours of ordinary traffic, and what the service needs meanwhile: memory, open files, connections, dead rows."""
