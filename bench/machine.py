@@ -9,6 +9,7 @@ import psycopg
 import redis
 
 from bench import load
+from registry.servers import interpreter
 
 DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 
@@ -30,7 +31,7 @@ class Machine:
         settings = ", ".join(f"{name} {value}" for name, value in self.durability.items())
         return [
             f"{self.cores} cores for everything, {self.cpu}, {self.memory}, {self.system}",
-            f"Python {self.python}, PostgreSQL {self.postgresql} ({settings}), Valkey {self.valkey}",
+            f"{self.python}; PostgreSQL {self.postgresql} ({settings}), Valkey {self.valkey}",
             f"load by {self.load_generator}",
         ]
 
@@ -46,7 +47,7 @@ def describe(database_url: str, redis_url: str) -> Machine:
         cpu=cpu_model(),
         memory=f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
+        python=interpreter.describe(),
         postgresql=postgresql,
         valkey=str(info.get("valkey_version") or info["redis_version"]),
         load_generator="wrk" if load.wrk() else "bench/load.py",

@@ -1,5 +1,6 @@
 """What the service uses at one moment, from /proc, PostgreSQL and Valkey; and how that changes over hours."""
 
+import math
 import os
 from collections.abc import Sequence
 from statistics import median
@@ -86,7 +87,9 @@ class Change(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        return self.late / self.early if self.early else float(self.late > 0) or 1.0
+        if not self.early:
+            return math.inf if self.late else 1.0
+        return self.late / self.early
 
     @property
     def flat(self) -> bool:

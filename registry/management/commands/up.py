@@ -16,7 +16,7 @@ from django.db import OperationalError, connections
 from django.utils.module_loading import import_string
 
 from registry.management.base import service_name
-from registry.servers import embedded, listening, supervisor
+from registry.servers import embedded, interpreter, listening, supervisor
 from registry.servers.plan import ServicePlan, add_arguments
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Command(BaseCommand):
         )
         refuse_public_host(plan.host)
         warn_of_unknown_proxies()
+        log.info("%s", interpreter.describe())
         try:
             listener = listening.listen(plan.host, plan.port)
         except listening.PortTaken as error:
