@@ -91,6 +91,21 @@ class Bed:
         after = dict(self.run(READ, [self.tables]))
         return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
 
+    def plan_of(self, sql: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The plan of a statement that runs, with the rows that went through each part of it."""
+        [[found]] = self.conn.cursor().execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params).fetchall()
+        return found[0]["Plan"]
+
+
+def rows_of(plan: dict[str, Any]) -> float:
+    return plan["Actual Rows"] * plan["Actual Loops"]
+
+
+def compared_by(plan: dict[str, Any]) -> float:
+    """The largest number of rows that one part of a plan gave to the part above it, or threw away."""
+    mine = (plan["Actual Rows"] + plan.get("Rows Removed by Join Filter", 0)) * plan["Actual Loops"]
+    return max([mine, *map(compared_by, plan.get("Plans", []))])
+
 
 @contextmanager
 def undone(tables: Sequence[str]) -> Iterator[Bed]:

@@ -41,8 +41,8 @@ class WorkerAdmin(TenantScoped):
     ]
     list_filter = [AliveFilter, "queue", "pool"]
     fields = (
-        "state", "queue", "pool", "takes", "pool_size", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity", "finished",
-        "failed", "stop_requested",
+        "state", "queue", "pool", "takes", "pool_size", "hostname", "pid", "started_at", "heartbeat_at", "in_flight", "capacity",
+        "processes", "places", "finished", "failed", "stop_requested",
     )  # fmt: skip
     readonly_fields = fields
     actions = [stop]
@@ -64,7 +64,8 @@ class WorkerAdmin(TenantScoped):
 
     @admin.display(description="in progress", ordering="in_flight")
     def load(self, worker: Worker) -> str:
-        return f"{worker.in_flight:,} of {worker.capacity:,}"
+        rows = f"{worker.in_flight:,} of {worker.capacity:,}"
+        return f"{rows}; child processes {worker.processes:,} of {worker.places:,}" if worker.processes else rows
 
     @admin.display(description="last heartbeat", ordering="heartbeat_at")
     def heartbeat(self, worker: Worker) -> SafeString | str:

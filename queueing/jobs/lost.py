@@ -10,9 +10,8 @@ from registry.telemetry import metrics
 SQL = database.statements(Path(__file__).parent / "sql" / "lost.sql")
 
 
-async def put_off(workers: list[int]) -> None:
-    """For jobs of dead workers, before their leases are released. The first loss needs no wait: such a job is left as it is."""
-    parameters = {
+def parameters(workers: list[int]) -> dict[str, object]:
+    return {
         "workers": workers,
         "most": decisions.MOST_LOST,
         "waits": list(decisions.LOST_WAITS),
@@ -21,7 +20,11 @@ async def put_off(workers: list[int]) -> None:
         "lost": "the worker of this attempt was lost",
         "given_up": decisions.LOST_TOO_OFTEN,
     }
-    rows = await database.fetch(SQL["put_off"], parameters)
+
+
+async def put_off(workers: list[int]) -> None:
+    """For jobs of dead workers, before their leases are released. The first loss needs no wait: such a job is left as it is."""
+    rows = await database.fetch(SQL["put_off"], parameters(workers))
     live.publish([events.from_row(row) for row in rows])
     for row in rows:
         change = JobChange._make(row)

@@ -4,7 +4,6 @@ A share is a tenant's jobs of one kind, so that a long backlog of one kind delay
 """
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +18,7 @@ from queueing.jobs.decisions import JobClaim, JobSettlement
 from queueing.jobs.execution import outcome_of
 from queueing.jobs.kinds import KINDS
 from queueing.jobs.processes.children import Children
+from queueing.jobs.processes.places import Places
 from queueing.jobs.running import CURRENT, RunningJob, RunningJobs
 from queueing.jobs.schedules import ticking
 from queueing.jobs.stall import TICK_EVERY, LoopGuard
@@ -43,8 +43,6 @@ async def _depth_of(kind: str) -> Depth:
     return Depth(*(await database.fetch(SQL["depth_of_kind"], parameters, repeatable=False))[0])
 
 
-PROCESSES = max(2, os.cpu_count() or 1)  # child processes of a worker at once
-
 ACCEPTED = "CASE WHEN attempt = 0 THEN run_at ELSE created_at END"  # a first run may be asked for at a later time
 JOBS = register(
     WorkTable(
@@ -59,6 +57,10 @@ JOBS = register(
 DIVIDED["jobs"] = KINDS.__contains__
 
 type JobShare = tuple[int, str]  # tenant, kind
+
+
+def _in_process(kind: str) -> bool:
+    return KINDS[kind].runs == "process"
 
 
 @cache
@@ -87,6 +89,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
         super().__init__()
         self.running = RunningJobs()
         self.children = Children()
+        self.places = Places()
         self._of_tenant: Counter[int] = Counter()  # rows in flight, and what the claim under way takes
         self._extend_at = 0.0  # time.monotonic()
         self._guard = LoopGuard(self.running, self._statement) if guarded else None
@@ -111,24 +114,27 @@ class JobWork(Work[JobClaim, JobSettlement]):
 
     async def due(self, conn: AsyncConnection) -> list[JobShare]:
         mine = [kind for kind in KINDS if self.division.takes_part("jobs", kind)]
-        if not self._free_processes():
-            mine = [kind for kind in mine if KINDS[kind].runs != "process"]
+        if not self.places.free():
+            mine = [kind for kind in mine if not _in_process(kind)]
         shares = await database.rows(conn, SQL["due"], {"kinds": mine, "limit": DUE_AT_MOST})
-        return [(tenant, kind) for tenant, kind in shares if self._of_tenant[tenant] < self.tenant_limit]
+        return [(tenant, kind) for tenant, kind in shares if self._may_take(tenant, kind)]
 
-    def _free_processes(self) -> int:
-        return PROCESSES - sum(count for (_, kind), count in self.in_flight_of.items() if KINDS[kind].runs == "process")
+    def _may_take(self, tenant: int, kind: str) -> bool:
+        return self._of_tenant[tenant] < self.tenant_limit and (not _in_process(kind) or self.places.free_for(tenant))
 
     async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
-        quotas = self._for_free_processes(self._for_tenants(quotas))
+        quotas = self._in_turn(self._for_tenants(quotas))
         limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})
         if not limited:
-            return await database.rows(conn, SQL["take"], self._quotas_of(quotas)) if quotas else []
+            return await self._take(conn, quotas)
         async with conn.transaction():
-            allowed = await limits.allowed(conn, limited, quotas)
-            rows = await database.rows(conn, SQL["take"], self._quotas_of(allowed)) if allowed else []
+            rows = await self._take(conn, await limits.allowed(conn, limited, quotas))
             await limits.hold(conn, limited, [JobClaim._make(row) for row in rows])
             return rows
+
+    async def _take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
+        quotas = self._for_places(quotas)
+        return await database.rows(conn, SQL["take"], self._quotas_of(quotas)) if quotas else []
 
     def _for_tenants(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
         """The quotas; those of a tenant's kinds lowered to what it may have in flight together."""
@@ -139,16 +145,20 @@ class JobWork(Work[JobClaim, JobSettlement]):
                 lowered[tenant, kind] = few
         return lowered
 
-    def _for_free_processes(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
-        """The quotas; those of kinds that run in processes lowered, in random order, to as many as are free."""
-        free, lowered = self._free_processes(), {}
-        for share, quota in quotas.items():
-            if KINDS[share[1]].runs == "process":
-                quota = min(quota, free)
-                free -= quota
-            if quota:
-                lowered[share] = quota
-        return lowered
+    def _in_turn(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+        """The quotas; those of kinds that run in processes last, in the order in which they get places, without those that get none.
+
+        So the limits of a kind are used up by tenants that have a place for its jobs.
+        """
+        loop = {share: quota for share, quota in quotas.items() if not _in_process(share[1])}
+        return loop | {
+            share: quotas[share] for share in self.places.in_turn(share for share in quotas if share not in loop)
+        }
+
+    def _for_places(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+        """The quotas; those of kinds that run in processes lowered to the places that they get."""
+        loop = {share: quota for share, quota in quotas.items() if not _in_process(share[1])}
+        return loop | self.places.divide({share: quota for share, quota in quotas.items() if share not in loop})
 
     def _quotas_of(self, quotas: dict[JobShare, int]) -> dict[str, object]:
         return {
@@ -161,7 +171,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
         }
 
     def route(self, rows: Sequence[Row]) -> Routed[JobClaim]:
-        return Routed([JobClaim._make(row) for row in rows])
+        claims = [JobClaim._make(row) for row in rows]
+        self.places.hold(claim for claim in claims if _in_process(claim.kind))
+        return Routed(claims)
 
     def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> None:
         live.publish([events.claimed(claim) for claim in items])
@@ -171,8 +183,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
 
     def release(self, items: Sequence[JobClaim]) -> None:
         super().release(items)
-        kinds = [KINDS[item.kind] for item in items]
-        if any(kind.runs == "process" or limits.has_limits(kind) for kind in kinds):
+        in_processes = [item for item in items if _in_process(item.kind)]
+        self.places.release(in_processes)
+        if in_processes or any(limits.has_limits(KINDS[item.kind]) for item in items):
             self.wake()  # the next one may start now: looks every POLL seconds would leave the place empty
 
     # -- Running -----------------------------------------------------------------------------------------------
@@ -240,6 +253,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
         await self.write_once([decisions.handed_back(claim) for claim in items])
 
     # -- Background ----------------------------------------------------------------------------------------------
+
+    def processes(self) -> tuple[int, int]:
+        return self.places.taken, self.places.ordinary
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
         return [self._expire, self._watch, ticking.tick, *([self._tick] if self._guard else [])]

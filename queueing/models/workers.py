@@ -58,6 +58,10 @@ class Worker(AsyncModelMixin, models.Model):
     heartbeat_at = models.DateTimeField(db_default=Now())
     in_flight = models.IntegerField(default=0)
     capacity = models.IntegerField(default=0)
+    processes = models.IntegerField(db_default=0, help_text="child processes that run rows now")
+    places = models.IntegerField(
+        db_default=0, help_text="places for child processes; tenants that hold none get further ones. 0: rows need none"
+    )
     finished = models.BigIntegerField(default=0, help_text="rows brought to an outcome since the start")
     failed = models.BigIntegerField(default=0, help_text="of these, rows that will be tried again or gave up")
 

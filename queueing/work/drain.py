@@ -219,8 +219,14 @@ class Drain:
     async def _beat_once(self) -> None:
         async with database.own_connection():
             row = Worker.async_objects.filter(id=self.worker_id)
+            processes, places = self.work.processes()
             beating = await row.aupdate(
-                heartbeat_at=Now(), in_flight=len(self.in_flight), finished=self.finished, failed=self.failed
+                heartbeat_at=Now(),
+                in_flight=len(self.in_flight),
+                processes=processes,
+                places=places,
+                finished=self.finished,
+                failed=self.failed,
             )
             if not beating:  # another worker took this one for dead after an outage, and has released its leases
                 log.warning(

@@ -31,13 +31,20 @@ async def _gauges() -> list[GaugeMetricFamily]:
         age.add_metric([name], now.oldest)
     workers = GaugeMetricFamily("registry_workers", "Drains at work", labels=["queue", "pool"])
     use = GaugeMetricFamily("registry_worker_use_ratio", "Rows in flight against capacity", labels=["queue", "pool"])
+    processes = GaugeMetricFamily(
+        "registry_worker_process_ratio",
+        "Child processes against the places that workers have for them; above 1 tenants that held none got further places",
+        labels=["queue", "pool"],
+    )
     found = [w async for w in Worker.async_objects.all().alive()]
     for name, pool in sorted({(name, "") for name in TABLES} | {(w.queue, w.pool) for w in found if w.queue in TABLES}):
         mine = [w for w in found if (w.queue, w.pool) == (name, pool)]
         workers.add_metric([name, pool], len(mine))
         capacity = sum(w.capacity for w in mine)
         use.add_metric([name, pool], sum(w.in_flight for w in mine) / capacity if capacity else 0)
-    return [depth, age, workers, use]
+        if places := sum(w.places for w in mine):
+            processes.add_metric([name, pool], sum(w.processes for w in mine) / places)
+    return [depth, age, workers, use, processes]
 
 
 status.gauges.append(_gauges)

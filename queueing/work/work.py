@@ -325,6 +325,10 @@ class Work[I: Keyed, O: Keyed](ABC):
     def is_done(self, outcome: O, written: bool) -> bool:
         """Whether the row is finished for good. The Worker row counts the others as failed."""
 
+    def processes(self) -> tuple[int, int]:
+        """Child processes that run rows now, and how many may before other tenants wait; 0, 0: rows need none."""
+        return 0, 0
+
     # -- Hooks: stopping ---------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:

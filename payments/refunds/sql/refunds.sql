@@ -184,9 +184,9 @@ WITH input AS MATERIALIZED (
 SELECT s.tenant_id, s.refund_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, e.sequence,
     p.refunded, d.disputed, d.lost
 FROM settled s
+FULL JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id  -- a hash, not all pairs: each has its row of `settled`
+FULL JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id
 LEFT JOIN payments_processor r ON r.tenant_id = s.tenant_id AND r.id = s.processor_id
-LEFT JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id
-LEFT JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id
 CROSS JOIN LATERAL (
     SELECT bool_or(closed_at IS NULL) AS disputed, bool_or(closed_at IS NOT NULL AND withdrawn > 0) AS lost
     FROM payments_dispute WHERE payment_id = p.payment_id AND tenant_id + 0 = p.tenant_id

@@ -37,7 +37,9 @@ CROSS JOIN LATERAL (
 -- Store the attempt, its processor, requestedAt and reason before anything is sent. Updates no indexed column of the payment, so
 -- the update is HOT. Runs in the transaction that locked the rows.
 -- BETWEEN, here and elsewhere, is true for every tenant. It makes the planner expect one row and use the index; for a hundred rows
--- it would scan the whole table if that was small when the plan was made (docs/decisions/024).
+-- it would scan the whole table if that was small when the plan was made (docs/decisions/024). For the same reason parts of a statement
+-- that belong together row by row have a FULL JOIN, here and elsewhere: it is done by a hash or a sort, where the planner, which
+-- expects one row, would compare all pairs of two hundred.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(payment)b::bigint[], %(number)b::bigint[], %(status)b::text[], %(changed)b::boolean[],
@@ -65,8 +67,7 @@ WITH input AS MATERIALIZED (
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
 SELECT b.tenant_id, n.position - row_number() OVER (PARTITION BY b.tenant_id ORDER BY b.payment_id DESC) + 1,
     b.payment_id, b.sequence, b.status, b.processor_id, b.number, now(), b.reason
-FROM begun b JOIN numbered n USING (tenant_id)
-WHERE b.changed
+FROM (SELECT * FROM begun WHERE changed) b FULL JOIN numbered n ON n.tenant_id = b.tenant_id
 RETURNING tenant_id, payment_id, position, sequence, at;
 
 -- name: in_doubt
@@ -224,9 +225,8 @@ WITH input AS MATERIALIZED (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
     SELECT s.tenant_id, n.position - row_number() OVER (PARTITION BY s.tenant_id ORDER BY s.payment_id DESC) + 1,
         s.payment_id, s.sequence, s.status, s.processor_id, s.number, now(), s.detail
-    FROM settled s JOIN numbered n USING (tenant_id)
-    WHERE s.changed
+    FROM (SELECT * FROM settled WHERE changed) s FULL JOIN numbered n ON n.tenant_id = s.tenant_id
     RETURNING tenant_id, payment_id, position, sequence, at
 )
 SELECT s.tenant_id, s.payment_id, e.position, e.sequence, e.at
-FROM settled s LEFT JOIN events e USING (tenant_id, payment_id);
+FROM settled s FULL JOIN events e ON e.tenant_id = s.tenant_id AND e.payment_id = s.payment_id;

@@ -62,7 +62,11 @@ def _row(worker: Worker, held: list[HeldJob]) -> dict[str, Any]:
         "worker": worker,
         "state": state,
         "age": max(age.total_seconds(), 0),
-        "use": round(100 * worker.in_flight / worker.capacity) if worker.capacity else 0,
+        "use": max(_percent(worker.in_flight, worker.capacity), _percent(worker.processes, worker.places)),
         "jobs": held[:SHOWN],
         "more": len(held) - len(held[:SHOWN]),
     }
+
+
+def _percent(used: int, of: int) -> int:
+    return min(round(100 * used / of), 100) if of else 0

@@ -57,7 +57,7 @@ WITH due AS MATERIALIZED (
     RETURNING tenant_id, position
 ), placed AS (
     SELECT c.*, n.position - count(*) OVER (PARTITION BY c.tenant_id) + row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.id) AS position
-    FROM claimed c JOIN numbered n USING (tenant_id)
+    FROM claimed c FULL JOIN numbered n ON n.tenant_id = c.tenant_id
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail)
     SELECT tenant_id, position, id, sequence, 'running', shown, started_at, CASE WHEN cut_off THEN 'worker_lost' ELSE '' END,
@@ -142,7 +142,7 @@ WITH input AS MATERIALIZED (
     RETURNING tenant_id, position
 ), placed AS (
     SELECT m.*, n.position - count(*) OVER (PARTITION BY m.tenant_id) + row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id) AS position
-    FROM moved m JOIN numbered n USING (tenant_id)
+    FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail, callback_due)
     SELECT tenant_id, position, id, sequence, status, attempt, changed_at, error_code, error, status <> 'queued' AND callback_url <> ''
@@ -171,21 +171,20 @@ UPDATE queueing_job j SET leased_until = now() + make_interval(secs => %(lease)s
 FROM held h WHERE j.tenant_id = h.tenant_id AND j.id = h.id;
 
 -- name: report
--- Write reports of progress of running jobs, and number their events. Locked in order, as outcomes are.
+-- Write reports of progress of running jobs, and number their events. Locked in order, as outcomes are. FULL JOIN: see lost.sql.
 WITH held AS MATERIALIZED (
-    SELECT j.tenant_id, j.id
-    FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[]) AS t (tenant_id, job_id)
+    SELECT j.tenant_id, j.id, t.attempt, t.done, t.total, t.message
+    FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(done)b::bigint[], %(total)b::bigint[],
+        %(message)b::text[]) AS t (tenant_id, job_id, attempt, done, total, message)
     JOIN queueing_job j ON j.tenant_id = t.tenant_id AND j.id = t.job_id
     WHERE t.tenant_id BETWEEN 1 AND 9223372036854775807
     ORDER BY j.tenant_id, j.id
     FOR UPDATE OF j
 ), moved AS (
     UPDATE queueing_job j
-    SET progress_done = t.done, progress_total = t.total, progress_message = t.message, sequence = j.sequence + 1, changed_at = now()
-    FROM unnest(%(tenant)b::bigint[], %(job)b::bigint[], %(attempt)b::bigint[], %(done)b::bigint[], %(total)b::bigint[],
-        %(message)b::text[]) AS t (tenant_id, job_id, attempt, done, total, message), held h
-    WHERE h.tenant_id = t.tenant_id AND h.id = t.job_id AND j.tenant_id = t.tenant_id AND j.id = t.job_id AND j.attempt = t.attempt AND j.lease_id = %(worker)s
-      AND j.leased_until >= now()
+    SET progress_done = h.done, progress_total = h.total, progress_message = h.message, sequence = j.sequence + 1, changed_at = now()
+    FROM held h
+    WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND j.attempt = h.attempt AND j.lease_id = %(worker)s AND j.leased_until >= now()
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
         j.progress_done, j.progress_total, j.progress_message
 ), numbered AS (
@@ -193,16 +192,18 @@ WITH held AS MATERIALIZED (
     SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position
+), placed AS (
+    SELECT m.*, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1 AS position
+    FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, progress)
-    SELECT m.tenant_id, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1, m.id, m.sequence, m.status,
-        m.attempt, m.changed_at, jsonb_build_object('done', m.progress_done, 'total', m.progress_total, 'message', m.progress_message)
-    FROM moved m JOIN numbered n USING (tenant_id)
-    RETURNING tenant_id, job_id, position
+    SELECT tenant_id, position, id, sequence, status, attempt, changed_at,
+        jsonb_build_object('done', progress_done, 'total', progress_total, 'message', progress_message)
+    FROM placed
 )
-SELECT m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, NULL::timestamptz, m.changed_at,
-    m.sequence, '', '', m.progress_done, m.progress_total, m.progress_message
-FROM moved m JOIN events e ON e.tenant_id = m.tenant_id AND e.job_id = m.id;
+SELECT tenant_id, id, position, uuid, kind, status, attempt, created_at, started_at, NULL::timestamptz, changed_at, sequence, '', '',
+    progress_done, progress_total, progress_message
+FROM placed;
 
 -- name: cancel
 -- Cancel a queued job, or request the cancellation of a running one, which its worker carries out. Compare and set: a claim or an

@@ -2,6 +2,8 @@
 -- Jobs of dead workers that have lost an attempt before: queued again after a wait that grows with each loss, or failed after too
 -- many; canceled where that was requested. The attempt does not count as one of the job's. Others only lose their lease, and are
 -- claimed again at once. Locked in order, against deadlocks; rows that another worker locks are being put off by it, or settled.
+-- FULL JOIN: each row of one side has one of the other, and PostgreSQL does it by a hash or a sort. The planner expects one row, and
+-- would join a thousand jobs with a thousand tenants by comparing all pairs.
 WITH held AS MATERIALIZED (
     SELECT tenant_id, id,
         CASE WHEN cancel_requested THEN 'canceled' WHEN lost_attempts + 1 >= %(most)s THEN 'failed' ELSE 'queued' END AS next,
@@ -27,13 +29,14 @@ WITH held AS MATERIALIZED (
     SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
     RETURNING tenant_id, position
+), placed AS (
+    SELECT m.*, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1 AS position
+    FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, code, detail, callback_due)
-    SELECT m.tenant_id, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1, m.id, m.sequence, m.status,
-        m.attempt, m.changed_at, m.error_code, m.error, m.status <> 'queued' AND m.callback_url <> ''
-    FROM moved m JOIN numbered n USING (tenant_id)
-    RETURNING tenant_id, job_id, position
+    SELECT tenant_id, position, id, sequence, status, attempt, changed_at, error_code, error, status <> 'queued' AND callback_url <> ''
+    FROM placed
 )
-SELECT m.tenant_id, m.id, e.position, m.uuid, m.kind, m.status, m.attempt, m.created_at, m.started_at, m.finished_at, m.changed_at,
-    m.sequence, m.error_code, m.error, m.progress_done, m.progress_total, m.progress_message
-FROM moved m JOIN events e ON e.tenant_id = m.tenant_id AND e.job_id = m.id;
+SELECT tenant_id, id, position, uuid, kind, status, attempt, created_at, started_at, finished_at, changed_at, sequence, error_code,
+    error, progress_done, progress_total, progress_message
+FROM placed;

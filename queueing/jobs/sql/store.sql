@@ -1,7 +1,7 @@
 -- name: accept
 -- Insert a batch of jobs with one statement and one commit. Jobs whose id exists, or whose unique key is at work, are skipped and
 -- not returned. In order of unique key, against deadlocks of two batches. Events are numbered last, so that the rows of
--- queueing_jobstream are locked for a short time; in order of tenant.
+-- queueing_jobstream are locked for a short time; in order of tenant. FULL JOIN: see lost.sql.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(uuid)b::uuid[], %(kind)b::text[], %(input)b::text[], %(sealed)b::bytea[], %(fingerprint)b::bytea[],
@@ -25,7 +25,7 @@ WITH input AS MATERIALIZED (
     RETURNING tenant_id, position
 ), placed AS (
     SELECT a.*, n.position - count(*) OVER (PARTITION BY a.tenant_id) + row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id) AS position
-    FROM accepted a JOIN numbered n USING (tenant_id)
+    FROM accepted a FULL JOIN numbered n ON n.tenant_id = a.tenant_id
 ), events AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, at)
     SELECT tenant_id, position, id, 1, 'queued', created_at FROM placed
