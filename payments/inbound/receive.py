@@ -165,7 +165,7 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
     return results
 
 
-def _change(event: ReceivedEvent) -> changes.Line:
+def _change(event: ReceivedEvent) -> changes.ChangeLine:
     head = event.head
     return changes.change(
         "inbound event", "", "received", tenant=event.tenant_id, inbound=head.id, type=head.type, why=event.source

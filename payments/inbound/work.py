@@ -119,7 +119,7 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
     async def settle(self, outcomes: Sequence[EventSettlement]) -> list[Row]:
         return await database.fetch(SQL["finish"], self._columns(outcomes))
 
-    def changed(self, outcome: EventSettlement, row: Row) -> changes.Line:
+    def changed(self, outcome: EventSettlement, row: Row) -> changes.ChangeLine:
         event, touches = outcome.row, outcome.effect.touches if outcome.effect else ()
         return changes.change(
             "inbound event",

@@ -100,7 +100,7 @@ def _event(payment: NewPayment, at: datetime, position: int) -> live.Event:
     )
 
 
-def _change(accepted: Submission) -> changes.Line:
+def _change(accepted: Submission) -> changes.ChangeLine:
     payment = accepted.payment
     return changes.change(
         "payment",

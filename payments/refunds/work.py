@@ -95,10 +95,10 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
     async def begin(self, conn: AsyncConnection, items: Sequence[RefundClaim]) -> list[Row]:
         return await database.rows(conn, SQL["begin"], self._beginnings(items))
 
-    def after_begin(self, items: Sequence[RefundClaim], rows: Sequence[Row]) -> Iterable[changes.Line]:
+    def after_begin(self, items: Sequence[RefundClaim], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
         return (self._change(claim, claim.was, claim.status) for claim in items if claim.status is not claim.was)
 
-    def _change(self, claim: RefundClaim, was: RefundStatus, to: RefundStatus, **fields: Any) -> changes.Line:
+    def _change(self, claim: RefundClaim, was: RefundStatus, to: RefundStatus, **fields: Any) -> changes.ChangeLine:
         return changes.change(
             "refund",
             was.value,
@@ -173,7 +173,7 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
     async def settle(self, outcomes: Sequence[RefundSettlement]) -> list[Row]:
         return await database.fetch(SQL["settle"], self._settlement_columns(outcomes))
 
-    def changed(self, outcome: RefundSettlement, row: Row) -> changes.Line:
+    def changed(self, outcome: RefundSettlement, row: Row) -> changes.ChangeLine:
         return self._change(outcome.claim, outcome.claim.status, outcome.status, why=outcome.detail or outcome.code)
 
     async def after_settle(self, written: Sequence[tuple[RefundSettlement, Row]]) -> None:

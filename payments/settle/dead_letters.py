@@ -59,7 +59,7 @@ def _moved(letter: int, tenant_id: int, payment: object, *events: live.Event) ->
     return Moved(target=f"dead letter {letter} of payment {payment}", tenant_id=tenant_id, events=events)
 
 
-def _change(event: live.Event) -> changes.Line:
+def _change(event: live.Event) -> changes.ChangeLine:
     status = msgspec.json.decode(event.body)["status"]
     was = FAILED.value if status == QUEUED else status  # an uncertain one stays uncertain
     return changes.change("payment", was, status, tenant=event.tenant, payment=event.subject, why=REPLAYED)

@@ -100,7 +100,7 @@ async def announce(tenant_id: int, rows: Looked) -> None:
         store.wake()
 
 
-def _change(tenant_id: int, correlation_id: UUID, was: Status, to: Status, why: str) -> changes.Line:
+def _change(tenant_id: int, correlation_id: UUID, was: Status, to: Status, why: str) -> changes.ChangeLine:
     ids = {"payment": correlation_id, "request_id": REQUEST.get()}
     return changes.change("payment", was.value, to.value, tenant=tenant_id, why=why, **ids)
 

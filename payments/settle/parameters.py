@@ -72,7 +72,7 @@ def event(claim: PaymentClaim, status: Status, position: int, sequence: int, at:
     )
 
 
-def change(claim: PaymentClaim, was: Status, to: Status, **fields: Any) -> changes.Line:
+def change(claim: PaymentClaim, was: Status, to: Status, **fields: Any) -> changes.ChangeLine:
     """The log line of a change by a worker."""
     return changes.change(
         "payment",

@@ -136,7 +136,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         begins = {"worker": self.worker_id, "lease": self.lease, **parameters.begins(items)}
         return await database.rows(conn, SQL["begin"], begins)
 
-    def after_begin(self, items: Sequence[PaymentClaim], rows: Sequence[Row]) -> Iterable[changes.Line]:
+    def after_begin(self, items: Sequence[PaymentClaim], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
         live.publish([parameters.event(claim, claim.status, *rest) for claim, rest in told])
@@ -209,7 +209,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         with metrics.SETTLE_SECONDS.time():
             return await database.fetch(SETTLE, settles)
 
-    def changed(self, outcome: Settlement, row: Row) -> changes.Line:
+    def changed(self, outcome: Settlement, row: Row) -> changes.ChangeLine:
         claim, position = outcome.claim, row[2]
         # Without a number of an event it kept its state: looked up once more, in vain or because it changed meanwhile.
         to = claim.status if position is None else outcome.status

@@ -89,14 +89,14 @@ def unread(change: JobChange) -> live.Change:
     return live.Change(NAME, change.tenant_id, change.position, msgspec.Raw(_encoder.encode(change)))
 
 
-def line(of: JobClaim | JobChange, was: str, to: str, why: str = "") -> changes.Line:
+def line(of: JobClaim | JobChange, was: str, to: str, why: str = "", *, request_id: str = "") -> changes.ChangeLine:
     """The log line of a change of state. The texts of errors are left out: they may hold data of the job."""
     attempt = of.shown if isinstance(of, JobClaim) else of.attempts
-    ids = {"job": of.uuid, "kind": of.kind, "attempt": attempt or None}
+    ids = {"job": of.uuid, "kind": of.kind, "attempt": attempt, "request_id": request_id}
     return changes.change("job", was, to, tenant=of.tenant_id, why=why, **ids)
 
 
-def accepted(new: live.Change) -> changes.Line:
+def accepted(new: live.Change) -> changes.ChangeLine:
     """The log line of a new job."""
     change = _decoder.decode(new.row)
     return line(change, "", change.status, "accepted")

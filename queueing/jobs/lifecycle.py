@@ -81,6 +81,6 @@ async def _changed(statement: str, parameters: dict[str, object]) -> str:
     before, *change = rows[0]
     if change[POSITION] is not None:
         moved = events.JobChange._make(change)
-        changes.record([events.line(moved, before, moved.status, "on request") | {"request_id": REQUEST.get()}])
+        changes.record([events.line(moved, before, moved.status, "on request", request_id=REQUEST.get())])
         live.publish([events.event(moved)])
     return before

@@ -163,7 +163,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     def route(self, rows: Sequence[Row]) -> Routed[JobClaim]:
         return Routed([JobClaim._make(row) for row in rows])
 
-    def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> Iterable[changes.Line]:
+    def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
         live.publish([events.claimed(claim) for claim in items])
         for claim in items:
             if not (claim.over or claim.cut_off):
@@ -229,7 +229,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
             "message": texts_unless_empty([r.message if r else None for r in reports]),
         }
 
-    def changed(self, outcome: JobSettlement, row: Row) -> changes.Line:
+    def changed(self, outcome: JobSettlement, row: Row) -> changes.ChangeLine:
         return events.line(outcome.claim, "running", outcome.status.value, outcome.code)
 
     async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:

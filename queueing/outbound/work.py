@@ -196,7 +196,7 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
     def _columns(self, batch: Sequence[DeliverySettlement]) -> dict[str, object]:
         return {"worker": self.worker_id, "patience": PATIENCE, **outcomes.columns(batch)}
 
-    def changed(self, outcome: DeliverySettlement, row: Row) -> changes.Line:
+    def changed(self, outcome: DeliverySettlement, row: Row) -> changes.ChangeLine:
         claim = outcome.claim
         return changes.change(
             "delivery",

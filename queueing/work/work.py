@@ -271,7 +271,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Write attempts and leases in ONE statement."""
         return []
 
-    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> Iterable[changes.Line]:
+    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
         """Called after that commit, with the rows of `begin`: live messages. Returns changes of state for the log. Errors are logged."""
         return ()
 
@@ -313,7 +313,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Called after that commit, with the rows that `settle` returned: live messages, metrics, wakes. Errors are logged."""
 
     @abstractmethod
-    def changed(self, outcome: O, row: Row) -> changes.Line | None:
+    def changed(self, outcome: O, row: Row) -> changes.ChangeLine | None:
         """The change of state by an outcome, also where the state stays the same, with its row of `settle`: for the log."""
 
     async def submit(self, outcome: O) -> Row | None:

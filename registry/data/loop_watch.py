@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,9 +88,8 @@ class LoopWatch:
         if task:
             values = task.get_context()
             found |= {"task": getattr(task.get_coro(), "__qualname__", "")}
-            found |= {
-                one.name: values[one] for one in (context.REQUEST, context.TENANT, context.PAYMENT) if values.get(one)
-            }
+            wanted: tuple[ContextVar[Any], ...] = (context.REQUEST, context.TENANT, context.PAYMENT)
+            found |= {one.name: values[one] for one in wanted if values.get(one)}
         return found
 
 

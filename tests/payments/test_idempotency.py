@@ -282,9 +282,10 @@ async def test_an_outage_while_the_caller_waits_does_not_turn_a_durable_payment_
     sending = asyncio.create_task(waited_for(api, body, seconds=1))
     await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)  # accepted, and waiting to be settled
 
-    monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
-    async with other_pool(port=1):
-        status, said, applied = await sending
+    with monkeypatch.context() as away:
+        away.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
+        async with other_pool(port=1):
+            status, said, applied = await sending
 
     assert (status, said["status"], said["correlationId"]) == (202, "queued", body["correlationId"])
     assert applied == "respond-async"

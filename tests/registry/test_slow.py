@@ -1,10 +1,12 @@
 """Warnings of slow statements, by name and without values, and of an event loop that stood still."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,6 +17,8 @@ from registry.telemetry import context, slow
 from tests.conftest import eventually
 from tests.registry.conftest import Lines
 
+PROJECT = Path(__file__).parents[2]
+NOWHERE = "postgres://nobody@127.0.0.1:1/none"
 SLEEPS = "SELECT pg_sleep(%s), %s::text AS said"
 
 
@@ -149,14 +153,15 @@ asyncio.run(main())
 """
 
 
-def test_a_process_that_was_suspended_says_so_and_calls_nobody(monkeypatch):
+def test_a_process_that_was_suspended_says_so_and_calls_nobody():
     """A machine that sleeps is no job that blocks: no worker is replaced for it. A wait in a thread is not one either."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", SERVES], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "registry.settings", "DATABASE_URL": NOWHERE, "REDIS_URL": "redis://127.0.0.1:1/0"},
+    )  # fmt: skip
     assert process.stdin and process.stdout and process.stderr
     try:
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
         process.send_signal(signal.SIGSTOP)
         time.sleep(3.0)  # how long it is suspended
         process.send_signal(signal.SIGCONT)
