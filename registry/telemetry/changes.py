@@ -1,7 +1,7 @@
 """Log lines of changes of state: one per payment, refund, inbound event, delivery or job that changed.
 
-Changes come in batches of hundreds, so that a batch is one log record with a line for each change: 1 to 2 µs of processor time per
-line, where a call of the logger takes 200 (docs/decisions/045). LOG_CHANGES=false switches them off.
+Changes come in batches of hundreds, so that a batch is one log record with a line for each change: 3 µs of processor time per line,
+where a call of the logger takes 200 (docs/decisions/045). LOG_CHANGES=false switches them off.
 """
 
 import logging
