@@ -23,8 +23,9 @@ NAMES = (
     *("accept", "settle", "contest", "latency", "summary", "books", "memory", "recovery"),
     *("webhooks-in", "webhooks-out"),
     *("queue-push", "queue-pop", "queue-dwell", "queue-latency", "queue-groups", "queue-history", "queue-peers"),
-    *("jobs", "refunds-chaos", "console"),
+    *("jobs", "refunds-chaos", "console", "sync-async"),
 )
+MODULES = {"sync-async": "sync_async.compare"}  # others have the name's parts
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,7 +59,7 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     figures: list[Figure] = []
     error = None
     try:
-        figures = importlib.import_module(f"bench.{name.replace('-', '.')}").run(effort)
+        figures = importlib.import_module(f"bench.{MODULES.get(name) or name.replace('-', '.')}").run(effort)
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
         console.print(f"[red]{name} failed[/]")

@@ -18,6 +18,7 @@ from bench.figures import quantile
 from bench.wire import next_answer
 
 ROOT = Path(__file__).resolve().parent.parent
+LEAST_RATE = 10  # answers per second: each connection waits for one at the end
 GRACE = 30.0  # seconds beyond the asked duration until a generator is aborted
 RECONNECT = 0.05  # seconds before a lost connection is opened again
 
@@ -67,7 +68,7 @@ def run_own(load: Load) -> Result:
 
 
 def limit(load: Load) -> float:
-    return load.seconds + load.requests / 100 + GRACE
+    return load.seconds + load.requests / 100 + load.connections / LEAST_RATE + GRACE
 
 
 # -- wrk -----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from payments.api import socket_urls
 from payments.settle import inline
 from queueing import spill
 from queueing.jobs import urls as jobs
-from registry.data import identity
+from registry.data import identity, loop_watch
 from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
 from registry.edge.handler import LeanHandler
@@ -48,6 +48,7 @@ async def lifespan(receive, send) -> None:
     """Start the spill and the inline drain with the process; close everything that it opened at its end."""
     await receive()
     try:
+        loop_watch.watches.get()
         await spill.start()
         await inline.start()
         await send({"type": "lifespan.startup.complete"})

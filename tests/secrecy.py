@@ -10,6 +10,7 @@ import msgspec
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.contrib.sessions.backends.base import SessionBase
 from django.core import signing
+from structlog.stdlib import ProcessorFormatter
 
 from registry.tenants import access, encryption, links
 from tests.secret_forms import around
@@ -62,7 +63,7 @@ def watching() -> Iterator[None]:
     """For the whole run: note what the makers of secrets return, and read every line of the log."""
     global _handler
     root = logging.getLogger()
-    ours = next(h for h in root.handlers if type(h.formatter).__name__ == "ProcessorFormatter")
+    ours = next(h for h in root.handlers if isinstance(h.formatter, ProcessorFormatter))
     _handler = _Lines(ours.formatter)
     root.addHandler(_handler)
     with (

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -49,32 +50,40 @@ async def own_server() -> AsyncIterator[embedded.Postgres]:
         await asyncio.to_thread(fill_postgres, folder)
         server = embedded.Postgres(folder)
         await asyncio.to_thread(server.start)
-    await database.pools.close()
-    real = database.connection_parameters
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            database, "connection_parameters", lambda: {**real(), **psycopg.conninfo.conninfo_to_dict(server.url)}
-        )
-        try:
+    try:
+        async with other_pool(**psycopg.conninfo.conninfo_to_dict(server.url)):
             yield server
-        finally:
+    finally:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.delenv("DATABASE_URL", raising=False)
+            await asyncio.to_thread(embedded.stop, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def other_pool(**changed: Any) -> AsyncIterator[None]:
+    """The loop's pool with these parameters changed.
+
+    The last pool is closed when they are the real ones again: work in the background, such as the log of requests, opens a pool at
+    any moment, and one with the address of nobody counts its connections for 5 s, until it gives up.
+    """
+    real = database.connection_parameters
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(database, "connection_parameters", lambda: {**real(), **changed})
             await database.pools.close()
-            with pytest.MonkeyPatch.context() as inner:
-                inner.delenv("DATABASE_URL", raising=False)
-                await asyncio.to_thread(embedded.stop, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            yield
+    finally:
+        await database.pools.close()
 
 
 @asynccontextmanager
 async def unreachable() -> AsyncIterator[None]:
     """Nobody listens where the pool's server was; a caller waits a fifth of the product's time for it."""
-    real = database.connection_parameters
-    await database.pools.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "AWAY_WAIT", pool.AWAY_WAIT / 5)
-        patch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
-        yield
-        await database.pools.close()
+        async with other_pool(port=1):
+            yield
 
 
 @contextmanager

@@ -51,6 +51,7 @@ NOT_RUN = {
     ".venv/bin/python docs/quickstart/shop.py": "serves until it is stopped: tests/test_quickstart.py runs it",
     "node docs/quickstart/shop.mjs": "serves until it is stopped: tests/test_quickstart.py runs it",
     "git pull": "changes the checkout",
+    "journalctl": "wants the service as a unit of systemd: tests/registry/test_change_lines.py runs its jq",
     "systemctl": "wants the service as a unit of systemd",
     "pg_dump": "wants PostgreSQL's client programs",
     "pg_restore": "wants PostgreSQL's client programs",

@@ -51,6 +51,8 @@ COMPOSITION = {"registry/settings/__init__.py", "registry/urls.py", "registry/as
 BLOCKING = re.compile(
     r"time\.sleep|open|input|subprocess\.\w+|requests\.\w+|urllib\.request\.\w+|socket\.create_connection|os\.system"
     r"|(\w+\.)*(read_text|write_text|read_bytes|write_bytes)|connection\.cursor|call_command|async_to_sync"
+    r"|make_password|(\w+\.)*check_password|send_mail|socket\.getaddrinfo|os\.(fsync|fdatasync)|psycopg\.connect|redis\.Redis\S*"
+    r"|shutil\.(copy\w*|rmtree|disk_usage|move)|Session\(\)\.\w+|gzip\.(open|compress|decompress)|zlib\.(de)?compress"
 )
 
 
@@ -371,12 +373,43 @@ def test_no_async_function_makes_a_blocking_call():
 @pytest.mark.parametrize(
     "line",
     ["time.sleep(1)", "open('x')", "subprocess.run(['x'])", "requests.get('x')", "path.read_text()", "Tenant.objects.filter(a=1).first()",
-     "Tenant.objects.create()", "async_to_sync(f)", "connection.cursor()"],
+     "Tenant.objects.create()", "async_to_sync(f)", "connection.cursor()", "make_password('x')", "user.check_password('x')", "send_mail('x')",
+     "socket.getaddrinfo('x', 1)", "os.fsync(1)", "psycopg.connect('x')", "redis.Redis()", "redis.Redis.from_url('x')", "shutil.rmtree('x')", "gzip.compress(b'x')"],
 )  # fmt: skip
 def test_the_search_for_blocking_calls_finds_them(line: str):
     tree = ast.parse(f"async def f():\n    {line}\n    await asyncio.to_thread(lambda: {line})")
 
     assert [blocks(call) for call in calls_on_the_loop(tree)].count(True) == 1
+
+
+AUDIT = PROJECT / "docs" / "sync-to-async.md"
+HOPS = re.compile(
+    r"(asyncio\.)?to_thread|(\w+\.)*run_in_executor|(database_)?sync_to_async|async_to_sync|(asyncio\.)?create_subprocess_\w+|ThreadPoolExecutor"
+)
+
+
+def hops(tree: ast.AST) -> bool:
+    """Whether the module leaves the loop for a thread or a process, or a thread for a loop."""
+    named = [node.func if isinstance(node, ast.Call) else node for node in nodes_of(tree)]
+    return any(isinstance(one, (ast.Name, ast.Attribute)) and HOPS.fullmatch(ast.unparse(one)) for one in named)
+
+
+def test_the_audit_names_every_place_that_hops_to_a_thread_or_process():
+    table = AUDIT.read_text().split("## Every call")[1].split("\n## ")[0]
+    named = set(re.findall(r"`((?:registry|queueing|payments)/[\w/.]+)`", table))
+    hopping = {path for app in APPS for path, tree in sources(app).items() if hops(tree)}
+
+    assert len(hopping) > 10
+    assert hopping - named == set()
+    assert {path for path in named if not (PROJECT / path).exists()} == set()
+
+
+def test_the_snippets_of_the_migration_guide_are_python():
+    snippets = re.findall(r"```python\n(.*?)```", AUDIT.read_text(), re.S)
+
+    assert len(snippets) > 8
+    for snippet in snippets:
+        compile(snippet, "snippet", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
 
 
 # -- States ------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from registry.tenants.books import snapshot
 log = logging.getLogger(__name__)
 
 SQL = database.statements(Path(__file__).parent / "sql" / "ledger.sql")
-PROOFS = {name: SQL[name].format(errors=SQL["errors"]) for name in ("prove", "prove_since")}
+PROOFS = {name: database.filled(SQL, name, errors=SQL["errors"]) for name in ("prove", "prove_since")}
 
 PROVE_EVERY = 1800  # seconds between proofs of what is new; `check_books` compares the whole ledger every night
 OVERLAP = timedelta(hours=2)  # longer than payments stay uncertain: late settlements were requested within it

@@ -20,7 +20,7 @@ from registry.data.batching import Batcher
 from registry.data.cache import Cached
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
-from registry.telemetry import metrics
+from registry.telemetry import changes, metrics
 from registry.tenants.encryption import Sealed, unseal
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,7 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
     }
     metrics.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
     if new:
+        changes.record(_change(event) for event in {one.key: one for one in batch}.values() if event.key in new)
         waking.wake(QUEUE)
     results = []
     for event in batch:
@@ -162,6 +163,13 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
         results.append(fresh)
         _counter(event.source, fresh).inc()
     return results
+
+
+def _change(event: ReceivedEvent) -> changes.ChangeLine:
+    head = event.head
+    return changes.change(
+        "inbound event", "", "received", tenant=event.tenant_id, inbound=head.id, type=head.type, why=event.source
+    )
 
 
 def _counter(source: str, fresh: bool) -> Any:

@@ -22,7 +22,7 @@ from registry.data import database, faults
 from registry.data.arrays import Bigints, Texts, unless_empty
 from registry.data.batching import Batcher, Family
 from registry.data.database import Row
-from registry.telemetry import context, metrics
+from registry.telemetry import changes, context, metrics
 
 HANDLE_WITHIN = 20.0  # seconds for the handler's calls to the processor; together with a write less than the lease
 # Events with an effect per commit. The first one locks the tenant's event stream until the commit, for which accepting and settling
@@ -119,6 +119,20 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
     async def settle(self, outcomes: Sequence[EventSettlement]) -> list[Row]:
         return await database.fetch(SQL["finish"], self._columns(outcomes))
 
+    def changed(self, outcome: EventSettlement, row: Row) -> changes.ChangeLine:
+        event, touches = outcome.row, outcome.effect.touches if outcome.effect else ()
+        return changes.change(
+            "inbound event",
+            "received",
+            outcome.status,
+            tenant=event.tenant_id,
+            inbound=event.event_id,
+            type=event.type,
+            payment=touches[0] if touches else None,
+            attempt=event.attempt,
+            why=outcome.error or outcome.outcome,
+        )
+
     async def after_settle(self, written: Sequence[tuple[EventSettlement, Row]]) -> None:
         for settlement, (_, _, seconds) in written:
             metrics.INBOUND_HANDLED.labels("again" if settlement.status == "received" else settlement.status).inc()
@@ -143,7 +157,7 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
 
         async with self._writing:
             settled = await database.retrying(once)
-        await self.after_settle([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
+        await self.tell([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
         return settled
 
     async def _settle_effect(self, conn: AsyncConnection, settlement: EventSettlement) -> Row | Exception | None:

@@ -20,6 +20,7 @@ from registry.data.batching import Batcher
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop, sync_twin
 from registry.errors import Unavailable
+from registry.telemetry.context import REQUEST
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ SEPARATE_LIMIT = 0.15  # seconds for that; together with db_breaker.PATIENCE it 
 
 async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
     """Make `payment` durable, unless it is already. Raises DifferentContent (409), Unavailable (503)."""
-    result = await _batchers.get().submit(Submission(payment, fingerprint(payment), datetime.now(UTC), inline))
+    result = await _batchers.get().submit(
+        Submission(payment, fingerprint(payment), datetime.now(UTC), inline, REQUEST.get())
+    )
     if isinstance(result, Exception):
         raise result
     return result
@@ -38,7 +41,7 @@ async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
 async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -> list[IntakeResult]:
     """`submit` for up to a thousand at once: one result per payment, in order."""
     batcher, now = _batchers.get(), datetime.now(UTC)
-    under_way = [batcher.submit(Submission(one, fingerprint(one), now, inline)) for one in payments]
+    under_way = [batcher.submit(Submission(one, fingerprint(one), now, inline, REQUEST.get())) for one in payments]
     return [await result for result in under_way]
 
 

@@ -41,6 +41,7 @@ class Submission(msgspec.Struct, frozen=True):
     fingerprint: bytes
     at: datetime  # of the request; stored as created_at, also after a time in the spill
     inline: bool = False  # its web process sends it, so no worker is woken
+    request_id: str = ""  # for the log
 
     @property
     def key(self) -> Key:

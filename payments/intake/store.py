@@ -16,7 +16,7 @@ from queueing.work import waking
 from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.errors import Unavailable
-from registry.telemetry import metrics
+from registry.telemetry import changes, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
@@ -36,12 +36,15 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
     stored = {(tenant, correlation): (at, position) for tenant, correlation, at, position in rows}
     results: list[IntakeResult | None] = []
     new: list[live.Event] = []
+    accepted: list[Submission] = []
     for one in batch:
         fresh = stored.pop(one.key, None)  # the second of two equal ids in one batch is a replay of the first
         results.append(None if fresh is None else Receipt(fresh[0], replayed=False))
         if fresh is not None:
             new.append(_event(one.payment, *fresh))
+            accepted.append(one)
     if new:
+        changes.record(map(_change, accepted))
         _announce(new, to_workers=not all(one.inline for one in batch))
     open_keys = [one.key for one, result in zip(batch, results, strict=True) if result is None]
     return judged(batch, results, await existing(open_keys)) if open_keys else cast("list[IntakeResult]", results)
@@ -94,6 +97,19 @@ def _event(payment: NewPayment, at: datetime, position: int) -> live.Event:
         attempts=0,
         updated_at=at,
         sequence=1,
+    )
+
+
+def _change(accepted: Submission) -> changes.ChangeLine:
+    payment = accepted.payment
+    return changes.change(
+        "payment",
+        "",
+        Status.QUEUED.value,
+        tenant=payment.tenant_id,
+        payment=payment.correlation_id,
+        why="scheduled" if payment.scheduled_for else "accepted",
+        request_id=accepted.request_id,
     )
 
 

@@ -50,6 +50,7 @@ def claimed(row: DueRefund, account: Account, at: datetime, now: float) -> Refun
             reference=row.reference,
         ),
         status=RefundStatus.PROCESSING if fresh else RefundStatus.UNCERTAIN,
+        was=RefundStatus(row.status),
         number=row.attempt + 1,
         tries=row.attempt + 1 - row.tries_from,
         account=account,

@@ -19,6 +19,7 @@ class RefundClaim(msgspec.Struct, kw_only=True):
     refund_id: int
     order: RefundOrder
     status: RefundStatus  # as stored for this attempt
+    was: RefundStatus  # before the claim
     number: int
     tries: int  # including this one, since it was created or retried
     account: Account

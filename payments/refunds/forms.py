@@ -86,7 +86,7 @@ async def _carry_out(payment: Payment, form: RefundForm, units: int, actor: str)
                 reason=form.reason.strip(),
                 detail={"refund": str(receipt.refund_id), "units": units},
             )
-    await refunds.announce(event)
+    await refunds.announce(receipt, event)
 
 
 def _new_refund(payment: Payment, form: RefundForm, units: int, actor: str = "") -> refunds.NewRefund:

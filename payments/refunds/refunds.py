@@ -25,6 +25,8 @@ from registry.edge.api import iso
 from registry.edge.cards import CARD, holds_card
 from registry.edge.unique import check_key
 from registry.errors import Invalid
+from registry.telemetry import changes
+from registry.telemetry.context import REQUEST
 
 MOST = 1000  # refunds of one payment: a page shows all of them
 LONGEST_REASON = 500  # characters
@@ -80,7 +82,7 @@ async def refund(
     if holds_card(reason) and not await exists(new):  # an older version may have accepted this reason
         raise Invalid(errors=[{"field": "reason", "message": CARD}])
     receipt, event = await in_transaction(lambda conn: create(conn, new))
-    await announce(event)
+    await announce(receipt, event)
     return receipt
 
 
@@ -130,9 +132,13 @@ async def create(conn: AsyncConnection, new: NewRefund) -> tuple[RefundReceipt, 
     return RefundReceipt(new.public_id, replayed=False), event
 
 
-async def announce(event: live.Event | None) -> None:
-    """After the commit: publish the event and wake the workers."""
+async def announce(receipt: RefundReceipt, event: live.Event | None) -> None:
+    """After the commit: log the refund, publish its event and wake the workers."""
     if event:
+        ids = {"payment": event.subject, "refund": receipt.refund_id, "request_id": REQUEST.get()}
+        changes.record(
+            [changes.change("refund", "", RefundStatus.OWED.value, tenant=event.tenant, why="accepted", **ids)]
+        )
         live.publish([event])
         await wake()
 

@@ -6,10 +6,11 @@ looked up at the processor before it is sent again; only one that was certainly 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
@@ -38,7 +39,7 @@ from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, Uuids, unless_empty
 from registry.data.database import Row
 from registry.errors import Unavailable
-from registry.telemetry import context, metrics
+from registry.telemetry import changes, context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
@@ -47,7 +48,7 @@ NO_ROUTE = 0.5  # seconds before a refund whose processor is away is looked at a
 REFUNDS = register(
     WorkTable("refunds", "payments_refund", "closed IS NULL", SQL["columns"], SQL["joins"], "created_at")
 )
-BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
+BY_ID = database.filled(SQL, "by_id", columns=SQL["columns"], joins=SQL["joins"])
 
 
 @entry.register("refunds")
@@ -93,6 +94,22 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
 
     async def begin(self, conn: AsyncConnection, items: Sequence[RefundClaim]) -> list[Row]:
         return await database.rows(conn, SQL["begin"], self._beginnings(items))
+
+    def after_begin(self, items: Sequence[RefundClaim], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
+        return (self._change(claim, claim.was, claim.status) for claim in items if claim.status is not claim.was)
+
+    def _change(self, claim: RefundClaim, was: RefundStatus, to: RefundStatus, **fields: Any) -> changes.ChangeLine:
+        return changes.change(
+            "refund",
+            was.value,
+            to.value,
+            tenant=claim.tenant_id,
+            payment=claim.order.payment_id,
+            refund=claim.order.refund_id,
+            attempt=claim.number,
+            processor=claim.account.name,
+            **fields,
+        )
 
     def _beginnings(self, claims: Sequence[RefundClaim]) -> dict[str, object]:
         return {
@@ -155,6 +172,9 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
 
     async def settle(self, outcomes: Sequence[RefundSettlement]) -> list[Row]:
         return await database.fetch(SQL["settle"], self._settlement_columns(outcomes))
+
+    def changed(self, outcome: RefundSettlement, row: Row) -> changes.ChangeLine:
+        return self._change(outcome.claim, outcome.claim.status, outcome.status, why=outcome.detail or outcome.code)
 
     async def after_settle(self, written: Sequence[tuple[RefundSettlement, Row]]) -> None:
         changes = []

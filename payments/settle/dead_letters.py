@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models.functions import Now
 from django_async_backend.db import async_connections
@@ -10,8 +11,10 @@ from psycopg import AsyncConnection
 from payments.books import events
 from payments.errors import PaymentError
 from payments.models import DeadLetter
+from payments.states import FAILED, QUEUED
 from registry.data import database, live
 from registry.operators.decide import Lost, Moved, decide
+from registry.telemetry import changes
 
 SQL = database.statements(Path(__file__).parent / "sql" / "dead_letters.sql")
 REPLAYED = "An operator tries it again."  # payers may read the timeline: it names neither operator nor reason
@@ -33,7 +36,9 @@ async def replay(*, dead_letter_id: int, actor: str, reason: str) -> bool:
         event = await _replay(dead_letter_id, actor)
         return [_moved(dead_letter_id, event.tenant, event.subject, event)] if event else []
 
-    return bool(await decide(action="deadletter.replay", actor=actor, reason=reason, move=move))
+    moved = await decide(action="deadletter.replay", actor=actor, reason=reason, move=move)
+    changes.record(_change(event) for one in moved for event in one.events)
+    return bool(moved)
 
 
 async def close(*, dead_letter_id: int, actor: str, reason: str) -> bool:
@@ -52,6 +57,12 @@ async def close(*, dead_letter_id: int, actor: str, reason: str) -> bool:
 
 def _moved(letter: int, tenant_id: int, payment: object, *events: live.Event) -> Moved:
     return Moved(target=f"dead letter {letter} of payment {payment}", tenant_id=tenant_id, events=events)
+
+
+def _change(event: live.Event) -> changes.ChangeLine:
+    status = msgspec.json.decode(event.body)["status"]
+    was = FAILED.value if status == QUEUED else status  # an uncertain one stays uncertain
+    return changes.change("payment", was, status, tenant=event.tenant, payment=event.subject, why=REPLAYED)
 
 
 async def _replay(dead_letter_id: int, actor: str) -> live.Event | None:

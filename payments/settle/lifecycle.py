@@ -10,9 +10,11 @@ from psycopg import AsyncConnection
 from payments.books import events, queries
 from payments.errors import NotCancelable, NotCapturable
 from payments.intake import spilling, store
-from payments.states import CANCELED, OPEN, PROCESSING, REQUIRES_ACTION, UNCERTAIN, Status
+from payments.states import CANCELED, OPEN, PROCESSING, QUEUED, REQUIRES_ACTION, UNCERTAIN, Status
 from registry.data import database, live
 from registry.data.loop import sync_twin
+from registry.telemetry import changes
+from registry.telemetry.context import REQUEST
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lifecycle.sql")
 
@@ -89,11 +91,18 @@ def _parameters(
 
 async def announce(tenant_id: int, rows: Looked) -> None:
     """Publish the events of payments that are looked at again, and wake the workers."""
+    moved = [correlation_id for correlation_id, sequence in rows if sequence is not None]
+    changes.record(_change(tenant_id, one, REQUIRES_ACTION, PROCESSING, "it may have changed there") for one in moved)
     for correlation_id, sequence in rows:
         if sequence is not None:
             live.publish(await events.of_payment(tenant_id, correlation_id, sequence - 1))
     if rows:
         store.wake()
+
+
+def _change(tenant_id: int, correlation_id: UUID, was: Status, to: Status, why: str) -> changes.ChangeLine:
+    ids = {"payment": correlation_id, "request_id": REQUEST.get()}
+    return changes.change("payment", was.value, to.value, tenant=tenant_id, why=why, **ids)
 
 
 async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
@@ -107,6 +116,7 @@ async def cancel(*, tenant_id: int, correlation_id: UUID) -> dict:
         await _look_again(tenant_id, [correlation_id], "The sender cancels it", [REQUIRES_ACTION], cancel=True)
     payment = await _status(tenant_id, correlation_id)
     if moved:
+        changes.record([_change(tenant_id, correlation_id, QUEUED, CANCELED, "canceled by the sender")])
         live.publish(await events.of_payment(tenant_id, correlation_id, payment["sequence"] - 1))
     elif payment["status"] != CANCELED and not (await _purpose(params)).canceling:
         raise NotCancelable(

@@ -1,8 +1,9 @@
-"""Parameters of the statements in settle.sql, as arrays with one element per payment, and live events of their results."""
+"""Parameters of the statements in settle.sql, as arrays with one element per payment; live events and log lines of their results."""
 
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from payments import money
 from payments.books import events
@@ -11,6 +12,7 @@ from payments.settle.decisions import PaymentClaim, Settlement
 from payments.states import Status
 from registry.data import live
 from registry.data.arrays import Bigints, Texts, unless_empty
+from registry.telemetry import changes
 
 
 def keys(rows: Sequence[DuePayment]) -> dict[str, object]:
@@ -67,6 +69,20 @@ def event(claim: PaymentClaim, status: Status, position: int, sequence: int, at:
         attempts=claim.number,
         updated_at=at,
         sequence=sequence,
+    )
+
+
+def change(claim: PaymentClaim, was: Status, to: Status, **fields: Any) -> changes.ChangeLine:
+    """The log line of a change by a worker."""
+    return changes.change(
+        "payment",
+        was.value,
+        to.value,
+        tenant=claim.tenant_id,
+        payment=claim.correlation_id,
+        attempt=claim.number,
+        processor=claim.account.name,
+        **fields,
     )
 
 

@@ -6,7 +6,7 @@ a worker that died), the payment is settled at the same processor, with the same
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -39,7 +39,7 @@ from queueing.work.work import PublicId, Routed
 from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
 from registry.data.database import Row
-from registry.telemetry import context, metrics
+from registry.telemetry import changes, context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
@@ -49,10 +49,10 @@ ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that di
 
 ACCEPTED = "coalesce(scheduled_for, created_at)"
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"], ACCEPTED))
-IN_DOUBT = SQL["in_doubt"].format(columns=SQL["columns"], joins=SQL["joins"])
-TAKE_DIVIDED = SQL["take_divided"].format(columns=SQL["columns"], joins=SQL["joins"])
-BY_ID = SQL["by_id"].format(columns=SQL["columns"], joins=SQL["joins"])
-SETTLE = SQL["settle"].format(again=SQL["again"])
+IN_DOUBT = database.filled(SQL, "in_doubt", columns=SQL["columns"], joins=SQL["joins"])
+TAKE_DIVIDED = database.filled(SQL, "take_divided", columns=SQL["columns"], joins=SQL["joins"])
+BY_ID = database.filled(SQL, "by_id", columns=SQL["columns"], joins=SQL["joins"])
+SETTLE = database.filled(SQL, "settle", again=SQL["again"])
 DIVIDED["payments"] = bool  # a processor may be added later
 
 
@@ -136,10 +136,11 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         begins = {"worker": self.worker_id, "lease": self.lease, **parameters.begins(items)}
         return await database.rows(conn, SQL["begin"], begins)
 
-    def after_begin(self, items: Sequence[PaymentClaim], rows: Sequence[Row]) -> None:
+    def after_begin(self, items: Sequence[PaymentClaim], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
         by_id = {claim.key: claim for claim in items}
         told = [(by_id[tenant, payment], rest) for tenant, payment, *rest in rows]
         live.publish([parameters.event(claim, claim.status, *rest) for claim, rest in told])
+        return (parameters.change(claim, claim.was, claim.status, why=claim.reason) for claim, _ in told)
 
     def release(self, items: Sequence[PaymentClaim]) -> None:
         super().release(items)
@@ -207,6 +208,12 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         settles = {"worker": self.worker_id, "lease": self.lease, **parameters.settles(outcomes)}
         with metrics.SETTLE_SECONDS.time():
             return await database.fetch(SETTLE, settles)
+
+    def changed(self, outcome: Settlement, row: Row) -> changes.ChangeLine:
+        claim, position = outcome.claim, row[2]
+        # Without a number of an event it kept its state: looked up once more, in vain or because it changed meanwhile.
+        to = claim.status if position is None else outcome.status
+        return parameters.change(claim, claim.status, to, why=outcome.detail, ms=outcome.latency_ms)
 
     async def after_settle(self, written: Sequence[tuple[Settlement, Row]]) -> None:
         told = []

@@ -12,6 +12,7 @@ from queueing.jobs.decisions import LOST, JobClaim, JobSettlement
 from registry.data import database, live
 from registry.data.stream import EventStream
 from registry.edge.api import ENCODER, iso
+from registry.telemetry import changes
 
 SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
 NAME = "jobs"  # of the stream
@@ -86,6 +87,19 @@ def from_row(row: database.Row) -> live.Event:
 def unread(change: JobChange) -> live.Change:
     """The change for `live.publish`: an event takes ten times as long to make, and most are read by nobody."""
     return live.Change(NAME, change.tenant_id, change.position, msgspec.Raw(_encoder.encode(change)))
+
+
+def line(of: JobClaim | JobChange, was: str, to: str, why: str = "", *, request_id: str = "") -> changes.ChangeLine:
+    """The log line of a change of state. The texts of errors are left out: they may hold data of the job."""
+    attempt = of.shown if isinstance(of, JobClaim) else of.attempts
+    ids = {"job": of.uuid, "kind": of.kind, "attempt": attempt, "request_id": request_id}
+    return changes.change("job", was, to, tenant=of.tenant_id, why=why, **ids)
+
+
+def accepted(new: live.Change) -> changes.ChangeLine:
+    """The log line of a new job."""
+    change = _decoder.decode(new.row)
+    return line(change, "", change.status, "accepted")
 
 
 def claimed(claim: JobClaim) -> live.Change:

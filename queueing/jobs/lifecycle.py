@@ -13,6 +13,8 @@ from queueing.jobs.store import QUEUE
 from queueing.models import Job, JobStatus
 from queueing.work import waking
 from registry.data import database, db_breaker, live, orm
+from registry.telemetry import changes
+from registry.telemetry.context import REQUEST
 
 POSITION = events.JobChange._fields.index("position")
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
@@ -78,5 +80,7 @@ async def _changed(statement: str, parameters: dict[str, object]) -> str:
         raise UnknownJob
     before, *change = rows[0]
     if change[POSITION] is not None:
-        live.publish([events.from_row(tuple(change))])
+        moved = events.JobChange._make(change)
+        changes.record([events.line(moved, before, moved.status, "on request", request_id=REQUEST.get())])
+        live.publish([events.event(moved)])
     return before

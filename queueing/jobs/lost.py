@@ -5,7 +5,7 @@ from pathlib import Path
 from queueing.jobs import decisions, events
 from queueing.jobs.events import JobChange
 from registry.data import database, live
-from registry.telemetry import metrics
+from registry.telemetry import changes, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "lost.sql")
 
@@ -25,7 +25,8 @@ def parameters(workers: list[int]) -> dict[str, object]:
 async def put_off(workers: list[int]) -> None:
     """For jobs of dead workers, before their leases are released. The first loss needs no wait: such a job is left as it is."""
     rows = await database.fetch(SQL["put_off"], parameters(workers))
-    live.publish([events.from_row(row) for row in rows])
-    for row in rows:
-        change = JobChange._make(row)
+    lost = [JobChange._make(row) for row in rows]
+    changes.record(events.line(change, "running", change.status, change.code) for change in lost)
+    live.publish([events.event(change) for change in lost])
+    for change in lost:
         metrics.JOBS.labels(change.kind, change.status).inc()

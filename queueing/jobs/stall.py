@@ -1,8 +1,9 @@
 """A guard of a worker's event loop: if a job blocks it, the process is killed, and RQ starts another one.
 
-A function on the loop that never awaits stops everything in its process: heartbeats, leases, all other jobs. A thread notices that,
-gives the other jobs back at once, writes the failed attempt of the one that blocks, and kills the process. A function in C that holds the
-interpreter's lock stops that thread too: then faulthandler, which needs no lock, says where it is and ends the process.
+A function on the loop that never awaits stops everything in its process: heartbeats, leases, all other jobs. The loop's watch notices
+that in its thread; then the guard gives the other jobs back at once, writes the failed attempt of the one that blocks, and kills the
+process. A function in C that holds the interpreter's lock stops that thread too: then faulthandler, which needs no lock, says where it
+is and ends the process.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,56 +20,43 @@ import psycopg
 from queueing.jobs import decisions
 from queueing.jobs.decisions import JobSettlement
 from queueing.jobs.running import CURRENT, RunningJob, RunningJobs
-from registry.data import arrays
+from registry.data import arrays, loop_watch
 
 log = logging.getLogger(__name__)
 
 STALLED_AFTER = 5.0  # seconds without a turn of the loop
-TICK_EVERY = 0.5  # seconds between signs of life of the loop, and between looks at them
-HELD_AFTER = 60.0  # seconds without a turn of loop and thread; longer than a lease, so that a process that was suspended loses nothing
+TICK_EVERY = 0.5  # seconds between signs of life of the loop, for HELD_AFTER
+HELD_AFTER = 60.0  # seconds without a turn of the loop; longer than a lease, so that a suspended process loses nothing
 WRITE_LIMIT = 3  # seconds for the connection of the thread, which has none open
 KILL_LIMIT = 2.0 * WRITE_LIMIT  # seconds for that and for the statement, which may wait for a lock of the blocked loop
 
 
 class LoopGuard:
-    """Watches the running loop from a thread, from `start` to `stop`."""
+    """The guard of the running loop, from `start` to `stop`."""
 
     def __init__(
         self, jobs: RunningJobs, settle: Callable[[Sequence[JobSettlement]], tuple[str, dict[str, Any]]]
     ) -> None:
         self._jobs, self._settle = jobs, settle
-        self._ticked_at = time.monotonic()
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.started = self._stopped = False
 
     def start(self, parameters: dict[str, Any]) -> None:
         """`parameters`: of a connection to the database."""
-        loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._watch, args=(loop, parameters), name="loop-guard", daemon=True)
-        self._thread.start()
+        self.started = True
 
-    @property
-    def started(self) -> bool:
-        return self._thread is not None
+        def stalled(task: asyncio.Task[Any] | None) -> None:
+            if len(self._jobs) and not self._stopped:
+                self._replace(task, parameters)
+
+        loop_watch.watches.get().when_still(STALLED_AFTER, stalled)
 
     def tick(self) -> None:
         """The loop has had a turn."""
-        self._ticked_at = time.monotonic()
         faulthandler.dump_traceback_later(HELD_AFTER, exit=True)
 
     def stop(self) -> None:
-        self._stopped.set()
+        self._stopped = True
         faulthandler.cancel_dump_traceback_later()
-
-    def _watch(self, loop: asyncio.AbstractEventLoop, parameters: dict[str, Any]) -> None:
-        looked_at = time.monotonic()
-        while not self._stopped.wait(TICK_EVERY):
-            now = time.monotonic()
-            if now - looked_at > 2 * TICK_EVERY:  # the whole process was suspended, and the loop with it
-                self._ticked_at = now
-            looked_at = now
-            if now - self._ticked_at > STALLED_AFTER and len(self._jobs):
-                self._replace(asyncio.current_task(loop), parameters)
 
     def _replace(self, task: asyncio.Task[Any] | None, parameters: dict[str, Any]) -> None:
         killing = threading.Timer(KILL_LIMIT, _kill)

@@ -19,6 +19,7 @@ from registry.data.batching import Batcher
 from registry.data.database import Row
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
+from registry.telemetry import changes
 
 SQL = database.statements(Path(__file__).parent / "sql" / "store.sql")
 QUEUE = "jobs"
@@ -81,6 +82,7 @@ async def insert(conn: AsyncConnection, jobs: Sequence[NewJob]) -> list[live.Cha
 def announce(new: Sequence[live.Change]) -> None:
     """Publish the events of jobs that are committed, and wake workers."""
     if new:
+        changes.record(map(events.accepted, new))
         live.publish(new)
         waking.wake(QUEUE)
 

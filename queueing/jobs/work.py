@@ -6,7 +6,7 @@ A share is a tenant's jobs of one kind, so that a long backlog of one kind delay
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from queueing.work.work import DUE_AT_MOST, Routed, Work
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, texts_unless_empty, unless_empty
 from registry.data.database import Row
-from registry.telemetry import context, metrics
+from registry.telemetry import changes, context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
 
@@ -175,11 +175,12 @@ class JobWork(Work[JobClaim, JobSettlement]):
         self.places.hold(claim for claim in claims if _in_process(claim.kind))
         return Routed(claims)
 
-    def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> None:
+    def after_begin(self, items: Sequence[JobClaim], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
         live.publish([events.claimed(claim) for claim in items])
         for claim in items:
             if not (claim.over or claim.cut_off):
                 _wait_of(claim.kind).observe((claim.started_at - claim.run_at).total_seconds())
+        return (events.line(claim, "queued", "running", decisions.LOST if claim.cut_off else "") for claim in items)
 
     def release(self, items: Sequence[JobClaim]) -> None:
         super().release(items)
@@ -240,6 +241,9 @@ class JobWork(Work[JobClaim, JobSettlement]):
             "total": unless_empty([r and r.total for r in reports]),
             "message": texts_unless_empty([r.message if r else None for r in reports]),
         }
+
+    def changed(self, outcome: JobSettlement, row: Row) -> changes.ChangeLine:
+        return events.line(outcome.claim, "running", outcome.status.value, outcome.code)
 
     async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:
         live.publish([events.settled(settlement, row) for settlement, row in written])

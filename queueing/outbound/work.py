@@ -26,7 +26,7 @@ from registry.data.database import Row
 from registry.errors import Problem, Unavailable
 from registry.http.client import Client, HttpError
 from registry.http.ssrf import Outside, parted
-from registry.telemetry import context, metrics
+from registry.telemetry import changes, context, metrics
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
@@ -195,6 +195,22 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
 
     def _columns(self, batch: Sequence[DeliverySettlement]) -> dict[str, object]:
         return {"worker": self.worker_id, "patience": PATIENCE, **outcomes.columns(batch)}
+
+    def changed(self, outcome: DeliverySettlement, row: Row) -> changes.ChangeLine:
+        claim = outcome.claim
+        return changes.change(
+            "delivery",
+            "pending",
+            outcome.status,
+            tenant=claim.tenant_id,
+            delivery=claim.message_id,
+            type=claim.type,
+            subject=claim.subject,
+            endpoint=claim.uuid,
+            attempt=claim.number,
+            why=outcome.error,
+            ms=outcome.latency_ms,
+        )
 
     async def after_settle(self, written: Sequence[tuple[DeliverySettlement, Row]]) -> None:
         if any(freed for _, (*_, freed) in written):

@@ -75,7 +75,7 @@ class WorkTable:
 
     def _made(self, name: str) -> str:
         parts = {"open": self.open, "columns": self.columns, "joins": self.joins, "accepted": self.accepted}
-        return SQL[name].format(table=self.table, **parts)
+        return database.filled(SQL, name, table=self.table, **parts)
 
 
 TABLES: dict[str, WorkTable] = {}

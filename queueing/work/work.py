@@ -17,9 +17,9 @@ The terms, in the order in which a row meets them:
 `Drain` runs any work in a worker, `Inline` in a web process, `run_until_idle` in tests. A kind of work is a subclass: it says how
 its rows are read, sent and written, and nothing else.
 
-To add a kind: (1) a model with `WorkRow`, `closed_in` and `open_rows` (queueing/models/work.py); (2) in the `work.py` of its
-package a registered `WorkTable` and a subclass of `Work` with `@entry.register("queue")`; (3) the module's name in the app's
-`apps.py`; (4) `waking.wake("queue")` after each commit that adds rows. Workers, health, metrics and scaling find it by its name.
+To add a kind: (1) a model with `WorkRow`, `closed_in` and `open_rows` (queueing/models/work.py); (2) in its package's `work.py`
+a registered `WorkTable` and a subclass of `Work` with `@entry.register("queue")`; (3) the module's name in the app's `apps.py`;
+(4) `waking.wake("queue")` after each commit that adds rows. Workers, health, metrics and scaling find it by its name.
 """
 
 import asyncio
@@ -40,6 +40,7 @@ from registry.data import database
 from registry.data.batching import Batcher
 from registry.data.database import Row
 from registry.errors import Unavailable
+from registry.telemetry import changes
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,7 @@ class Work[I: Keyed, O: Keyed](ABC):
 
         async def take(conn: AsyncConnection, items: list[I]) -> None:
             locked.update(await self.take_by_id(conn, ids))
-            rows = list(locked.values())
-            await self.prepare(conn, rows)
+            await self.prepare(conn, rows := list(locked.values()))
             self._add(items, self.route(rows).items)
 
         async def claim() -> list[I]:
@@ -121,10 +121,10 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def _claim(self, limit: int) -> list[I]:
         free = self.free_by_share(limit)
         async with database.connection() as conn:
-            remembered = self.shares.fresh and bool(self._quotas(limit, free))
+            remembered = self.shares.fresh and bool(self.shares.quotas(limit, free, self.share_limit))
             if not remembered:
                 await self.shares.read(self.due(conn))
-            if not self._quotas(limit, free) and not self.claims_first():
+            if not self.shares.quotas(limit, free, self.share_limit) and not self.claims_first():
                 return []  # if nothing is due, a claim costs one statement
             items = await self._lease(conn, lambda conn, items: self._take_due(conn, limit, free, items))
         if remembered and not items:  # shares outside the list may have due rows
@@ -145,7 +145,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             self.release(items)
             raise
         try:
-            self.after_begin(items, begun)
+            changes.record(self.after_begin(items, begun))
         except Exception:
             log.exception("messages of claimed rows failed")
         return items
@@ -154,16 +154,14 @@ class Work[I: Keyed, O: Keyed](ABC):
         self._add(items, await self.claim_first(conn, limit))
         taken = {item.key for item in items}
         for number in range(1, self.rounds + 1):
-            quotas = self._quotas(limit - len(items), free if number == 1 else self.free_by_share(limit))
+            free = free if number == 1 else self.free_by_share(limit)
+            quotas = self.shares.quotas(limit - len(items), free, self.share_limit)
             rows = await self.take(conn, quotas) if quotas else []
             self.shares.after_take(quotas, len(rows))
             if taken:  # SKIP LOCKED does not skip rows that this transaction itself has locked
                 rows = [row for row in rows if (row[0], row[1]) not in taken]
             if not rows or await self._route(conn, rows, number, items):
                 return
-
-    def _quotas(self, limit: int, free: dict[Share, int]) -> dict[Share, int]:
-        return self.shares.quotas(limit, free, self.share_limit)
 
     async def _route(self, conn: AsyncConnection, rows: Sequence[Row], number: int, items: list[I]) -> bool:
         """Add the items to `items` and postpone the other rows. Returns whether there were items."""
@@ -216,13 +214,16 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def _settle(self, batch: Sequence[O]) -> list[Row | None]:
         rows = {(row[0], row[1]): row for row in await self.settle(batch)}
         settled = [rows.get(outcome.key) for outcome in batch]
+        await self.tell([(outcome, row) for outcome, row in zip(batch, settled, strict=True) if row is not None])
+        return settled
+
+    async def tell(self, written: Sequence[tuple[O, Row]]) -> None:
+        """Log these outcomes, which are committed, and call `after_settle`. Errors are logged."""
         try:
-            await self.after_settle(
-                [(outcome, row) for outcome, row in zip(batch, settled, strict=True) if row is not None]
-            )
+            changes.record(self.changed(outcome, row) for outcome, row in written)
+            await self.after_settle(written)
         except Exception:
             log.exception("messages or metrics of settled rows failed")
-        return settled
 
     # -- Hooks: shares and claims. Rows begin with tenant id and row id ------------------------------------------
 
@@ -270,8 +271,9 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Write attempts and leases in ONE statement."""
         return []
 
-    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> None:  # noqa: B027
-        """Called after that commit, with the rows that `begin` returned: live messages. Errors are logged."""
+    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> Iterable[changes.ChangeLine]:
+        """Called after that commit, with the rows of `begin`: live messages. Returns changes of state for the log. Errors are logged."""
+        return ()
 
     def release(self, items: Sequence[I]) -> None:
         """These items are not in flight any more: their group ended, or their claim failed."""
@@ -309,6 +311,10 @@ class Work[I: Keyed, O: Keyed](ABC):
 
     async def after_settle(self, written: Sequence[tuple[O, Row]]) -> None:  # noqa: B027
         """Called after that commit, with the rows that `settle` returned: live messages, metrics, wakes. Errors are logged."""
+
+    @abstractmethod
+    def changed(self, outcome: O, row: Row) -> changes.ChangeLine | None:
+        """The change of state by an outcome, also where the state stays the same, with its row of `settle`: for the log."""
 
     async def submit(self, outcome: O) -> Row | None:
         """Add an outcome to a batch and wait for its commit. Returns its row of `settle`; None: it was not ours any more."""

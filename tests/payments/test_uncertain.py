@@ -17,6 +17,7 @@ from registry.data import database
 from tests.bed import HttpProcessor
 from tests.conftest import at_work, eventually
 from tests.factories import in_thread
+from tests.servers import other_pool
 from tests.settling import (
     accept,
     configure,
@@ -299,16 +300,11 @@ CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS
 
 
 @pytest.fixture
-async def steppable_clock(monkeypatch):
+async def steppable_clock():
     """A database whose `now()` is ours to step, as NTP or an operator steps its machine's clock."""
-    real = database.connection_parameters
     await in_thread(_run, STEPPABLE_CLOCK)
-    await database.pools.close()
-    with monkeypatch.context() as patch:
-        options = "-c search_path=clock,pg_catalog,public"
-        patch.setattr(database, "connection_parameters", lambda: {**real(), "options": options})
+    async with other_pool(options="-c search_path=clock,pg_catalog,public"):
         yield
-        await database.pools.close()
     await in_thread(_run, "DROP SCHEMA clock CASCADE")
 
 

@@ -51,6 +51,9 @@ class Sending(Work[Item, Item]):
         self.written += [outcome.key for outcome in outcomes]
         return [outcome.key for outcome in outcomes]
 
+    def changed(self, outcome: Item, row: Row) -> None:
+        return None
+
     def is_done(self, outcome: Item, written: bool) -> bool:
         return written
 

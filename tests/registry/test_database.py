@@ -20,12 +20,13 @@ from psycopg import errors
 from payments.books import queries
 from registry.data import database, faults, orm
 from registry.data.faults import Fault
+from registry.data.loop import background
 from registry.errors import Unavailable
 from registry.models import Tenant
 from tests.conftest import Api, all_connections_are_back, eventually
 from tests.depth import deep
 from tests.factories import in_thread, make_payment
-from tests.servers import cut_all, own_server
+from tests.servers import cut_all, other_pool, own_server
 
 SLOW = "SELECT pg_sleep(20)"
 
@@ -654,3 +655,25 @@ async def test_the_pools_use_is_in_the_metrics(api: Api):
     assert {
         f"registry_database_pool_{name}" for name in ("requests_waiting", "requests_num", "pool_max", "pool_min")
     } <= set(values)
+
+
+async def test_what_opens_a_pool_in_the_background_of_a_test_without_database_leaves_none_to_the_next():
+    """A pool with nobody's address counts connections until it gives up: the next test would seem to keep some."""
+
+    async def ask() -> None:
+        while True:
+            with suppress(Unavailable):
+                await database.fetch("SELECT 1")
+            await asyncio.sleep(0)
+
+    asking = background(ask())
+    try:
+        async with other_pool(port=1):
+            await eventually(lambda: database.pools.get().refused)
+        await database.fetch("SELECT 1")
+        parameters = database.pools.get().kwargs
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    assert parameters["port"] == database.connection_parameters()["port"] != 1

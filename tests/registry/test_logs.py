@@ -30,33 +30,10 @@ from tests.conftest import Api, at_work, eventually
 from tests.depth import deep
 from tests.factories import in_thread, make_processor
 from tests.payments.test_stripe_processor import account, order
+from tests.registry.conftest import Lines
+from tests.servers import other_pool
 
 PROJECT = Path(__file__).parents[2]
-
-
-class Lines(logging.Handler):
-    """What the service's own formatter makes of each record, read back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text += self.format(record) + "\n"
-
-    @property
-    def events(self) -> list[dict]:
-        return [json.loads(line) for line in self.text.splitlines()]
-
-
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    handler, root = Lines(), logging.getLogger()
-    ours = next(h for h in root.handlers if type(h.formatter).__name__ == "ProcessorFormatter")
-    handler.setFormatter(ours.formatter)
-    root.addHandler(handler)
-    yield handler
-    root.removeHandler(handler)
 
 
 # -- Form ----------------------------------------------------------------------------------------------------
@@ -209,14 +186,11 @@ async def test_logs_of_normal_operation_and_of_failures_hold_no_secret(api: Api,
             pass
         async with api.post("/payments", data=b'{"amount": "' + api.key.encode()):
             pass
-        real = database.connection_parameters
-        monkeypatch.setattr(database, "connection_parameters", lambda: {**real(), "port": 1, "password": "hush-hush"})
         monkeypatch.setattr(database.settings, "DB_POOL_TIMEOUT", 0.2)
-        await database.pools.close()  # whoever opens it again, in the background as well, has the wrong address
-        async with api.get(f"/payments/{payment['correlationId']}/status"):
-            pass
-        assert not await db_breaker.current().is_available()  # and the log says so
-        await database.pools.close()
+        async with other_pool(port=1, password="hush-hush"):
+            async with api.get(f"/payments/{payment['correlationId']}/status"):
+                pass
+            assert not await db_breaker.current().is_available()  # and the log says so
     finally:
         logging.getLogger().setLevel(settings.LOG_LEVEL)
 
