@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from payments.errors import DifferentContent
-from payments.intake import spilling, store
+from payments.intake import spilling, store, tracing
 from payments.intake.checks import CheckedRequest, new_payment
 from payments.intake.intake import submit_many
 from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, fingerprint
 from registry.errors import Problem, Unavailable
+from registry.telemetry import traces
 
 type Acceptance = tuple[NewPayment, Receipt] | Problem
 
@@ -33,6 +34,8 @@ async def accept_many(checked: Sequence[CheckedRequest], *, inline: bool = False
         firsts = await _first_answers([checked[n] for n in doubtful], [answers[n] for n in doubtful])
         for n, first in zip(doubtful, firsts, strict=True):
             answers[n] = first
+    if traces.on:
+        tracing.enter(answer for answer in answers if isinstance(answer, tuple))
     return answers
 
 

@@ -10,13 +10,14 @@ import msgspec
 
 from payments.books import events
 from payments.errors import DifferentContent
+from payments.intake import tracing
 from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, Submission
 from payments.states import Status
 from queueing.work import waking
 from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.errors import Unavailable
-from registry.telemetry import metrics
+from registry.telemetry import metrics, traces
 
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
@@ -41,6 +42,8 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
         results.append(None if fresh is None else Receipt(fresh[0], replayed=False))
         if fresh is not None:
             new.append(_event(one.payment, *fresh))
+    if traces.on:
+        tracing.record_commit(batch, results, started)
     if new:
         _announce(new, to_workers=not all(one.inline for one in batch))
     open_keys = [one.key for one, result in zip(batch, results, strict=True) if result is None]

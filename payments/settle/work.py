@@ -13,7 +13,7 @@ from pathlib import Path
 
 from psycopg import AsyncConnection
 
-from payments.processors.base import Outcome, Processor, Result
+from payments.processors.base import WORKED, Outcome, Processor, Result
 from payments.routing import routing
 from payments.routing.polls import Polls
 from payments.routing.work import ProcessorWork
@@ -35,11 +35,13 @@ from payments.states import OPEN, SUCCEEDED
 from queueing.work import entry
 from queueing.work.pools import DIVIDED
 from queueing.work.table import WorkTable, register
+from queueing.work.tracing import Subject
 from queueing.work.work import PublicId, Routed
 from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
 from registry.data.database import Row
 from registry.telemetry import context, metrics
+from registry.telemetry.export import Attributes
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
@@ -225,6 +227,22 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         """The sends may still succeed: the payments are in doubt from now on, and due at once."""
         left = "The worker stopped before the answer arrived"
         await self.write_once([unknown(claim, "worker_left", left, 0, wait=0.0) for claim in items])
+
+    # -- Traces --------------------------------------------------------------------------------------------------
+
+    def subject_of(self, item: PaymentClaim) -> Subject:
+        return Subject("payment", item.tenant_id, item.correlation_id)
+
+    def described(self, outcome: Settlement) -> Attributes:
+        claim = outcome.claim
+        return {
+            "registry.processor": claim.account.name,
+            "registry.processor.kind": claim.account.kind,
+            "registry.attempt": claim.number,
+            "registry.attempt.outcome": outcome.outcome.value,
+            "registry.status": outcome.status.value,
+            "error.type": "" if outcome.outcome in WORKED else outcome.code or outcome.outcome.value,
+        }
 
     # -- Background ----------------------------------------------------------------------------------------------
 

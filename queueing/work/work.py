@@ -24,22 +24,25 @@ package a registered `WorkTable` and a subclass of `Work` with `@entry.register(
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from queueing.work.keyed import Keyed
 from queueing.work.pools import Division
 from queueing.work.shares import DueShares, Share
-from queueing.work.table import WorkTable
+from queueing.work.tracing import TracedWork
 from registry.data import database
 from registry.data.batching import Batcher
 from registry.data.database import Row
 from registry.errors import Unavailable
+from registry.telemetry import traces
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +50,7 @@ DUE_AT_MOST = 1000  # shares with due rows that one statement returns: enough fo
 WORTH_A_CLAIM = 50  # free rows that start a claim for a share that was at its limit
 WRITE_AGAIN = 0.25  # seconds until outcomes are written again that the database did not accept
 
-type Key = tuple[int, int]  # tenant id, row id
 type PublicId = tuple[int, UUID]  # tenant id, and the id by which the API knows the row
-
-
-class Keyed(Protocol):
-    """A claimed row, or an outcome of one."""
-
-    @property
-    def key(self) -> Key: ...
 
 
 class Routed[I](NamedTuple):
@@ -65,14 +60,13 @@ class Routed[I](NamedTuple):
     postponed: Sequence[Any] = ()
 
 
-class Work[I: Keyed, O: Keyed](ABC):
+class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
     """One kind of work, with items I (claimed rows) and outcomes O. One instance per worker process and event loop.
 
     The methods down to `write_once` are the mechanism, and are called by those that run work. All others are hooks, which a
     kind overrides.
     """
 
-    table: ClassVar[WorkTable]
     lease: ClassVar[float] = 30.0  # seconds; longer than a group takes, and than a process may be suspended
     rounds: ClassVar[int] = 1  # times that a claim takes rows, for as long as all of them have to be postponed
     in_transaction: ClassVar[bool] = True  # False: `take` is one statement that also writes the leases
@@ -83,6 +77,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     share_limit: int = 300  # rows of one share in flight
 
     def __init__(self) -> None:
+        super().__init__()
         self.worker_id = 0
         self.wake: Callable[[], None] = lambda: None  # makes the drain claim now; the drain sets it
         self.in_flight = 0  # rows claimed and not settled
@@ -137,6 +132,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     ) -> list[I]:
         """Commit the leases of the items that `take` adds to the list which it is given."""
         items: list[I] = []
+        began = time.perf_counter()
         try:
             async with conn.transaction() if self.in_transaction else nullcontext():
                 await take(conn, items)
@@ -145,6 +141,8 @@ class Work[I: Keyed, O: Keyed](ABC):
             self.release(items)
             raise
         try:
+            if traces.on and items:
+                self.trace_claim(items, began)
             self.after_begin(items, begun)
         except Exception:
             log.exception("messages of claimed rows failed")
@@ -186,7 +184,8 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Do one group and settle it. Returns for each row whether it is finished (`is_done`)."""
         try:
             act = self.resolve if self.in_doubt(items[0]) else self.send
-            settled = await self._write(await act(items))
+            outcomes = await (self.act_traced(act, items) if self.traced else act(items))
+            settled = await self._write(outcomes)
         finally:
             self.release(items)
         return [self.is_done(outcome, row is not None) for outcome, row in settled]
@@ -214,7 +213,10 @@ class Work[I: Keyed, O: Keyed](ABC):
                 outcome = await self.after_failed_write(outcome, error)
 
     async def _settle(self, batch: Sequence[O]) -> list[Row | None]:
+        began = time.perf_counter()
         rows = {(row[0], row[1]): row for row in await self.settle(batch)}
+        if self.traced:
+            self.trace_commit(rows, len(batch), began)
         settled = [rows.get(outcome.key) for outcome in batch]
         try:
             await self.after_settle(
@@ -255,7 +257,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Lock those of these rows that are due and not leased. Only for work that runs inline."""
         raise NotImplementedError
 
-    async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:  # noqa: B027 - a hook, as others below
+    async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:
         """Read what `route` needs to know of these rows."""
 
     @abstractmethod
@@ -270,12 +272,14 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Write attempts and leases in ONE statement."""
         return []
 
-    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> None:  # noqa: B027
+    def after_begin(self, items: Sequence[I], rows: Sequence[Row]) -> None:
         """Called after that commit, with the rows that `begin` returned: live messages. Errors are logged."""
 
     def release(self, items: Sequence[I]) -> None:
         """These items are not in flight any more: their group ended, or their claim failed."""
         self.in_flight -= len(items)
+        if self.traced:
+            self.forget_traced(items)
         for item in items:
             share = self.share_of(item)
             self.in_flight_of[share] -= 1
@@ -307,7 +311,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def settle(self, outcomes: Sequence[O]) -> list[Row]:
         """Write outcomes with one commit, fenced by worker and attempt. Returns a row for each that was still ours."""
 
-    async def after_settle(self, written: Sequence[tuple[O, Row]]) -> None:  # noqa: B027
+    async def after_settle(self, written: Sequence[tuple[O, Row]]) -> None:
         """Called after that commit, with the rows that `settle` returned: live messages, metrics, wakes. Errors are logged."""
 
     async def submit(self, outcome: O) -> Row | None:

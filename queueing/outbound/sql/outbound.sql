@@ -121,7 +121,7 @@ SET attempt = d.attempt + 1, lease_id = %(worker)s, leased_until = now() + make_
 FROM found f
 WHERE f.tenant_id BETWEEN 1 AND 9223372036854775807 AND d.tenant_id = f.tenant_id AND d.id = f.id
 RETURNING d.tenant_id, d.id, d.endpoint_id, d.message_id, d.type, d.body, d.attempt, d.tries_from, d.ordered, d.created_at,
-    f.uuid, f.url, f.secrets, f.mode, d.callback_url;
+    f.uuid, f.url, f.secrets, f.mode, d.callback_url, d.subject;
 
 -- name: alone
 -- Lock these endpoints before deliveries of ordered ones are closed: a fan-out under way has then committed the deliveries that
