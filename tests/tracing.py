@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from django.conf import settings
 
-from registry.telemetry import export, traces
+from registry.telemetry import export, metrics, traces
 from registry.tenants import sampling
 from tests.bed.traces import TraceReceiver
 
@@ -32,3 +32,8 @@ async def received(*, rate: float = 1.0) -> AsyncIterator[TraceReceiver]:
     """`tracing` towards a receiver of its own."""
     async with TraceReceiver() as receiver, tracing(receiver.url, rate=rate):
         yield receiver
+
+
+def counted(outcome: str) -> float:
+    """Spans with this outcome, as the metrics of this process count them."""
+    return metrics.TRACE_SPANS.labels(outcome)._value.get()

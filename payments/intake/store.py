@@ -10,7 +10,6 @@ import msgspec
 
 from payments.books import events
 from payments.errors import DifferentContent
-from payments.intake import tracing
 from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, Submission
 from payments.states import Status
 from queueing.work import waking
@@ -18,6 +17,8 @@ from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.errors import Unavailable
 from registry.telemetry import metrics, traces
+from registry.tenants import sampling
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
@@ -43,7 +44,9 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
         if fresh is not None:
             new.append(_event(one.payment, *fresh))
     if traces.on:
-        tracing.record_commit(batch, results, started)
+        known = zip(batch, results, strict=True)
+        new_ones = [TracedObject("payment", *one.key) for one, result in known if result is not None]
+        sampling.record_commit("accept payments", new_ones, rows=len(batch), began=started)
     if new:
         _announce(new, to_workers=not all(one.inline for one in batch))
     open_keys = [one.key for one, result in zip(batch, results, strict=True) if result is None]

@@ -17,7 +17,7 @@ from payments.processors.base import WORKED, Outcome, Processor, Result
 from payments.routing import routing
 from payments.routing.polls import Polls
 from payments.routing.work import ProcessorWork
-from payments.settle import claims, parameters
+from payments.settle import claims, parameters, slow
 from payments.settle.claims import DuePayment
 from payments.settle.concurrency import Slots
 from payments.settle.decisions import (
@@ -35,13 +35,13 @@ from payments.states import OPEN, SUCCEEDED
 from queueing.work import entry
 from queueing.work.pools import DIVIDED
 from queueing.work.table import WorkTable, register
-from queueing.work.tracing import Subject
 from queueing.work.work import PublicId, Routed
 from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
 from registry.data.database import Row
 from registry.telemetry import context, metrics
 from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
@@ -218,6 +218,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
                 told.append(parameters.event(s.claim, s.status, position, sequence, at))
             if s.status is SUCCEEDED:
                 metrics.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
+            slow.after_settle(s, at)
         live.publish(told)
 
     def is_done(self, outcome: Settlement, written: bool) -> bool:
@@ -230,8 +231,8 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
 
     # -- Traces --------------------------------------------------------------------------------------------------
 
-    def subject_of(self, item: PaymentClaim) -> Subject:
-        return Subject("payment", item.tenant_id, item.correlation_id)
+    def traced_as(self, item: PaymentClaim) -> TracedObject:
+        return TracedObject("payment", item.tenant_id, item.correlation_id)
 
     def described(self, outcome: Settlement) -> Attributes:
         claim = outcome.claim

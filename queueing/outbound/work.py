@@ -20,7 +20,6 @@ from queueing.outbound.sources import source_of
 from queueing.work import entry
 from queueing.work.opened import Opened
 from queueing.work.table import WorkTable, register
-from queueing.work.tracing import Subject
 from queueing.work.work import DUE_AT_MOST, Routed, Work
 from registry.data import database
 from registry.data.arrays import Bigints
@@ -30,6 +29,7 @@ from registry.http.client import Client, HttpError
 from registry.http.ssrf import Outside, parted
 from registry.telemetry import context, metrics
 from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
@@ -239,9 +239,9 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
 
     # -- Traces --------------------------------------------------------------------------------------------------
 
-    def subject_of(self, item: DeliveryClaim) -> Subject | None:
+    def traced_as(self, item: DeliveryClaim) -> TracedObject | None:
         source = source_of(item.type)
-        return Subject(source.noun, item.tenant_id, item.subject) if source and item.subject else None
+        return TracedObject(source.noun, item.tenant_id, item.subject) if source and item.subject else None
 
     def described(self, outcome: DeliverySettlement) -> Attributes:
         claim = outcome.claim

@@ -2,23 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import ClassVar, NamedTuple
-from uuid import UUID
+from typing import ClassVar
 
 from queueing.work.keyed import Key, Keyed
 from queueing.work.table import WorkTable
 from registry.telemetry import context, traces
 from registry.telemetry.export import Attributes
 from registry.telemetry.traces import Span
-from registry.tenants.sampling import sampled
-
-
-class Subject(NamedTuple):
-    """The object whose trace a row belongs to."""
-
-    kind: str  # such as payment
-    tenant_id: int
-    id: UUID | int
+from registry.tenants.sampling import TracedObject, sampled
 
 
 class TracedWork[I: Keyed, O: Keyed]:
@@ -31,7 +22,7 @@ class TracedWork[I: Keyed, O: Keyed]:
 
     # -- Hooks ---------------------------------------------------------------------------------------------------
 
-    def subject_of(self, item: I) -> Subject | None:
+    def traced_as(self, item: I) -> TracedObject | None:
         """The object whose trace shows the item; None: it is never traced."""
         return None
 
@@ -44,8 +35,8 @@ class TracedWork[I: Keyed, O: Keyed]:
     @traces.harmless
     def trace_claim(self, items: Sequence[I], began: float) -> None:
         """Record the claim of the items that are sampled. `began`: time.perf_counter()."""
-        subjects = [(item.key, subject) for item in items if (subject := self.subject_of(item))]
-        firsts = {key: first for key, subject in subjects if (first := sampled(*subject))}
+        known = [(item.key, one) for item in items if (one := self.traced_as(item))]
+        firsts = {key: first for key, one in known if (first := sampled(one))}
         self.traced.update(firsts)
         self._record_shared("claim", "receive", list(firsts.values()), len(items), began)
 

@@ -36,6 +36,7 @@ class Span(NamedTuple):
     span_id: int
     parent: int  # id of the span above it; 0: it is the first one of its trace
     about: Attributes  # of every span of the trace
+    links: tuple[Link, ...] = ()  # of this span
 
     def child(self) -> "Span":
         return Span(self.trace_id, random.getrandbits(64) or 1, self.span_id, self.about)
@@ -61,21 +62,24 @@ class Span(NamedTuple):
 _keyed = hashlib.blake2b(key=hashlib.sha256(b"traces:" + settings.SECRET_KEY.encode()).digest(), digest_size=24)
 
 
-def first_span(kind: str, tenant_id: int, id: UUID | int) -> Span:
+type Id = UUID | int | str
+
+
+def first_span(kind: str, tenant_id: int, id: Id) -> Span:
     """The first span of the trace of an object: `kind` such as payment, and its id as the API knows it."""
     ids = _digest(kind, tenant_id, id)
     about: dict[str, str | int] = {"registry.tenant.id": tenant_id, f"registry.{kind}.id": str(id)}
     return Span(int.from_bytes(ids[:16]), int.from_bytes(ids[16:]) or 1, 0, about)
 
 
-def falls_within(rate: float, kind: str, tenant_id: int, id: UUID | int) -> bool:
+def falls_within(rate: float, kind: str, tenant_id: int, id: Id) -> bool:
     """Whether the trace of an object is one of the share `rate` (0 to 1) of all traces. The same in every process."""
     return int.from_bytes(_digest(kind, tenant_id, id)[8:16]) < rate * RATIO
 
 
-def _digest(kind: str, tenant_id: int, id: UUID | int) -> bytes:
+def _digest(kind: str, tenant_id: int, id: Id) -> bytes:
     keyed = _keyed.copy()
-    keyed.update(b"%s:%d:%d" % (kind.encode(), tenant_id, id.int if isinstance(id, UUID) else id))
+    keyed.update(b"%s:%d:%s" % (kind.encode(), tenant_id, id.bytes if isinstance(id, UUID) else str(id).encode()))
     return keyed.digest()
 
 
@@ -136,7 +140,7 @@ def record_at(
             end=max(start, end),
             kind=kind,
             attributes={**span.about, **(attributes or {})},
-            links=links,
+            links=[*span.links, *links],
             events=events,
         )
     )

@@ -1,5 +1,11 @@
-"""A receiver of traces: what a collector is, OTLP over HTTP with protobuf."""
+"""A receiver of traces: what a collector is, OTLP over HTTP with protobuf.
 
+`python -m tests.bed.traces [PORT]` runs one for benchmarks, which says how many spans it received when it is stopped.
+"""
+
+import asyncio
+import signal
+import sys
 from typing import Any, NamedTuple, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -100,3 +106,19 @@ def _values(pairs: Any) -> dict[str, Any]:
         return getattr(pair.value, pair.value.WhichOneof("value") or "string_value")
 
     return {pair.key: value(pair) for pair in pairs}
+
+
+# -- In a process of its own, for benchmarks ---------------------------------------------------------------------
+
+
+async def serve(port: int) -> None:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with TraceReceiver(port=port) as receiver:
+        print(f"ready {receiver.url}", flush=True)
+        await stopped.wait()
+        print(f"{len(receiver.spans)} spans", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
