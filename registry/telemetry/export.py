@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 QUEUE = 2048  # spans that wait to be sent; further ones are dropped
 BATCH = 512  # spans of one request
-EVERY = 1.0  # seconds between requests
+EVERY = 5.0  # seconds between requests; each costs as much processor time as a hundred spans
 EXPORT_LIMIT = 5.0  # seconds for one request, repetitions included
 WARN_EVERY = 60.0  # seconds between lines about a receiver that does not accept spans
 CLOSE_LIMIT = 2.0  # seconds to send what waits when the process ends; less than the end of a loop gives a resource
