@@ -57,8 +57,11 @@ def after_settle(settlement: Settlement, at: datetime | None) -> None:
         return
     claim = settlement.claim
     seconds = claim.waited + time.monotonic() - claim.taken_at
-    if seconds > LIMIT or (failed and traces.on):
-        _loops.get().add(Ended(claim, settlement.status, failed, seconds, at or datetime.now(UTC)))
+    if seconds <= LIMIT and not (failed and traces.on):
+        return
+    ended = Ended(claim, settlement.status, failed, seconds, at or datetime.now(UTC))
+    if seconds > LIMIT or sampling.sampled(ended.traced_as) is None:
+        _loops.get().add(ended)
 
 
 class Explanations:
@@ -140,7 +143,7 @@ def _line(ended: Ended, attempts: Sequence[HistoryAttempt], spent: Counter[Statu
         "processor": attempts[-1].processor if attempts else None,
         "seconds": round(ended.seconds, 3),
         "seconds_at_processors": sum(one.latency_ms or 0 for one in attempts) / 1000,
-        **{f"seconds_{status.value}": round(seconds, 3) for status, seconds in spent.items()},
+        **{f"seconds_{status.value}": round(seconds, 3) for status, seconds in spent.items() if seconds},
     }
 
 
