@@ -34,7 +34,7 @@ class DeliveryClaim(NamedTuple):
     secrets: bytes
     mode: str
     callback_url: str  # empty: it goes to the endpoint's address
-    subject: UUID | None  # id of the object that the event is about
+    subject: UUID | None  # what its event is about, such as a payment's correlation id
 
     @property
     def key(self) -> Key:
