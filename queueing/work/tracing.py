@@ -30,11 +30,13 @@ class TracedWork[I: Keyed, O: Keyed]:
         """Attributes of the span of an attempt, with `error.type` if it failed. No secrets, and nothing of a payer."""
         return {}
 
-    # -- The mechanism. It is called while something is sampled -------------------------------------------------------
+    # -- The mechanism --------------------------------------------------------------------------------------------------
 
     @traces.harmless
     def trace_claim(self, items: Sequence[I], began: float) -> None:
         """Record the claim of the items that are sampled. `began`: time.perf_counter()."""
+        if not traces.on or not items:
+            return
         known = [(item.key, one) for item in items if (one := self.traced_as(item))]
         firsts = {key: first for key, one in known if (first := sampled(one))}
         self.traced.update(firsts)
@@ -55,17 +57,19 @@ class TracedWork[I: Keyed, O: Keyed]:
             failure = type(error).__name__
             raise
         finally:
-            self._record_attempt(dict(zip(keys, spans, strict=True)), outcomes, len(items), failure, began)
+            of = dict(zip(keys, spans, strict=True))
+            self._record_attempt(act.__name__, of, outcomes, rows=len(items), failure=failure, began=began)
 
     @traces.harmless
     def _record_attempt(
-        self, spans: dict[Key, Span], outcomes: Sequence[O], rows: int, failure: str, began: float
+        self, name: str, spans: dict[Key, Span], outcomes: Sequence[O], *, rows: int, failure: str, began: float
     ) -> None:
+        """`name`: send or resolve."""
         described = {outcome.key: self.described(outcome) for outcome in outcomes if outcome.key in spans}
-        base = {**self._messaging("send", "process", rows), "error.type": failure}
+        base = {**self._messaging(name, "process", rows), "error.type": failure}
         for key, (span, links) in zip(spans, traces.linked(list(spans.values())), strict=True):
-            attributes, name = {**base, **described.get(key, {})}, f"send {self.table.queue}"
-            traces.record(name, span, began=began, kind="consumer", attributes=attributes, links=links)
+            attributes, title = {**base, **described.get(key, {})}, f"{name} {self.table.queue}"
+            traces.record(title, span, began=began, kind="consumer", attributes=attributes, links=links)
 
     @traces.harmless
     def trace_commit(self, written: Iterable[Key], rows: int, began: float) -> None:

@@ -30,11 +30,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
-from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from queueing.work.keyed import Keyed
+from queueing.work.keyed import Keyed, PublicId
 from queueing.work.pools import Division
 from queueing.work.shares import DueShares, Share
 from queueing.work.tracing import TracedWork
@@ -42,15 +41,12 @@ from registry.data import database
 from registry.data.batching import Batcher
 from registry.data.database import Row
 from registry.errors import Unavailable
-from registry.telemetry import traces
 
 log = logging.getLogger(__name__)
 
 DUE_AT_MOST = 1000  # shares with due rows that one statement returns: enough for several claims
 WORTH_A_CLAIM = 50  # free rows that start a claim for a share that was at its limit
 WRITE_AGAIN = 0.25  # seconds until outcomes are written again that the database did not accept
-
-type PublicId = tuple[int, UUID]  # tenant id, and the id by which the API knows the row
 
 
 class Routed[I](NamedTuple):
@@ -141,8 +137,7 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
             self.release(items)
             raise
         try:
-            if traces.on and items:
-                self.trace_claim(items, began)
+            self.trace_claim(items, began)
             self.after_begin(items, begun)
         except Exception:
             log.exception("messages of claimed rows failed")
@@ -184,8 +179,7 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
         """Do one group and settle it. Returns for each row whether it is finished (`is_done`)."""
         try:
             act = self.resolve if self.in_doubt(items[0]) else self.send
-            outcomes = await (self.act_traced(act, items) if self.traced else act(items))
-            settled = await self._write(outcomes)
+            settled = await self._write(await (self.act_traced(act, items) if self.traced else act(items)))
         finally:
             self.release(items)
         return [self.is_done(outcome, row is not None) for outcome, row in settled]
