@@ -58,7 +58,9 @@ class TracedWork[I: Keyed, O: Keyed]:
             raise
         finally:
             of = dict(zip(keys, spans, strict=True))
-            self._record_attempt(act.__name__, of, outcomes, rows=len(items), failure=failure, began=began)
+            self._record_attempt(
+                getattr(act, "__name__", "send"), of, outcomes, rows=len(items), failure=failure, began=began
+            )
 
     @traces.harmless
     def _record_attempt(
