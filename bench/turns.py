@@ -1,7 +1,8 @@
-"""`python -m bench.turns CHECKOUT [--pairs N]`: processor time per accept of another checkout and of this one, in turn.
+"""`python -m bench.turns CHECKOUT [--pairs N] [--traced RATE]`: processor time per accept of another checkout and of this one, in turn.
 
 Both run beside each other, each with a database of its own on the same server, and are loaded one after the other. A change of the
-hot path is judged by the median ratio of the pairs: rates of a shared machine differ by more than most changes cost.
+hot path is judged by the median ratio of the pairs: rates of a shared machine differ by more than most changes cost. With --traced
+this one traces so large a share of its payments, for a receiver in a process of its own.
 """
 
 import argparse
@@ -24,11 +25,19 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.turns", description=__doc__)
     parser.add_argument("checkout", type=Path, help="folder of the other checkout")
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument(
+        "--traced", type=float, metavar="RATE", help="from 0 to 1, such as 0.01; default: tracing is off"
+    )
     options = parser.parse_args(arguments)
     from bench.place import DATA
     from registry.servers import embedded
 
-    with embedded.use(DATA), side("old", options.checkout) as old, side("new", HERE.parents[1]) as new:
+    with (
+        embedded.use(DATA),
+        traces(options.traced) as tracing,
+        side("old", options.checkout) as old,
+        side("new", HERE.parents[1], **tracing) as new,
+    ):
         ratios = [pair(number, old, new) for number in range(options.pairs)]
     print(
         f"new against old, median of {len(ratios)} pairs: {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
@@ -56,11 +65,28 @@ def ask(side: subprocess.Popen) -> dict[str, float]:
 
 
 @contextmanager
-def side(name: str, checkout: Path) -> Iterator[subprocess.Popen]:
+def traces(rate: float | None) -> Iterator[dict[str, str]]:
+    """The environment of a service that traces `rate` of its payments, and the receiver of its spans; nothing if it is None."""
+    if rate is None:
+        yield {}
+        return
+    command = [sys.executable, "-m", "tests.bed.traces"]
+    with subprocess.Popen(command, cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout
+        try:
+            address = receiver.stdout.readline().removeprefix("ready ").strip()
+            yield {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "TRACE_SAMPLE_RATE": str(rate)}
+        finally:
+            receiver.terminate()
+            print(f"the receiver got {receiver.stdout.read().strip()}")
+
+
+@contextmanager
+def side(name: str, checkout: Path, **more: str) -> Iterator[subprocess.Popen]:
     """A process that runs `checkout`, loads it at each line that it reads, and writes what that cost."""
     from bench.place import DATA
 
-    environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "REGISTRY_DATA": str(DATA.parent)}
+    environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "REGISTRY_DATA": str(DATA.parent)} | more
     command = [sys.executable, "-P", str(HERE), "--side", name]  # -P: bench/queue would hide Python's own module
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=checkout, env=environment, **pipes) as running:  # type: ignore[call-overload]

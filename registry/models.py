@@ -81,6 +81,12 @@ class Tenant(AsyncModelMixin, models.Model):
         validators=[known_time_zone],
         help_text="IANA name, such as America/Sao_Paulo: of the dates that its members enter in lists",
     )
+    trace_rate = models.FloatField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(1)],
+        help_text="share of its payments that are traced, from 0 to 1; empty: the service's TRACE_SAMPLE_RATE",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

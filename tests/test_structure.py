@@ -648,7 +648,7 @@ def variables_read(tree: ast.AST) -> Iterator[str]:
             isinstance(node, ast.Call)
             and node.args
             and re.search(
-                r"environ\.get$|^whole$|^flag$|^required_url$|^encryption_keys$|^networks$|^names$|^env\.",
+                r"environ\.get$|^whole$|^flag$|^required_url$|^encryption_keys$|^networks$|^names$|^share$|^url_with$|^pairs$|^env\.",
                 ast.unparse(node.func),
             )
         ):

@@ -2,11 +2,13 @@
 
 from django.http import HttpRequest, HttpResponse
 
-from payments.inbound.receive import ReceivedEvent, admitted, kept, read_head, receive
+from payments.inbound.receive import ReceivedEvent, admitted, kept, read_head, receive, traced_event
 from payments.inbound.signature import HEADER, read_signature
 from registry.edge.api import api
 from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
+from registry.telemetry import traces
+from registry.tenants.sampling import enter
 
 # Bytes of a body. Events have some kilobytes; the largest that Stripe describes have a few hundred. Not a setting, because the
 # processor decides the size of its events, not the operator of this service.
@@ -36,7 +38,10 @@ async def accept(request: HttpRequest, account: str) -> HttpResponse:
     headers = request.scope["headers"]  # type: ignore[attr-defined]
     signature, body = read_signature(_signatures(request.scope)), request.body  # type: ignore[attr-defined]
     to = await admitted(account, signature, body)
-    await receive(ReceivedEvent(to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery"))
+    event = ReceivedEvent(to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery")
+    new = await receive(event)
+    if traces.on:
+        enter([(traced_event(to.tenant_id, event.head.id), new)])
     return HttpResponse(RECEIVED, content_type="application/json")
 
 

@@ -9,7 +9,7 @@ import msgspec
 from payments.inbound.handlers import Effect, NotFoundYet, ProcessorEvent, RetryLater
 from payments.processors.base import Account
 from payments.settle.decisions import GIVE_UP_AFTER, backoff
-from queueing.work.work import Key
+from queueing.work.keyed import Key
 from registry.data import faults
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,10 @@ from registry.data.batching import Batcher
 from registry.data.cache import Cached
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
-from registry.telemetry import changes, metrics
+from registry.telemetry import changes, metrics, traces
+from registry.tenants import sampling
 from registry.tenants.encryption import Sealed, unseal
+from registry.tenants.sampling import TracedObject
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "inbound.sql")
@@ -153,6 +155,9 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
         for row in await db_breaker.attempt(lambda: database.fetch(SQL["receive"], _columns(batch)), patient=True)
     }
     metrics.INBOUND_COMMIT_SECONDS.observe(time.perf_counter() - started)
+    if traces.on:
+        stored = [traced_event(tenant, id) for tenant, _, id in new]
+        sampling.record_commit("receive events", stored, rows=len(batch), began=started)
     if new:
         changes.record(_change(event) for event in {one.key: one for one in batch}.values() if event.key in new)
         waking.wake(QUEUE)
@@ -170,6 +175,10 @@ def _change(event: ReceivedEvent) -> changes.ChangeLine:
     return changes.change(
         "inbound event", "", "received", tenant=event.tenant_id, inbound=head.id, type=head.type, why=event.source
     )
+
+
+def traced_event(tenant_id: int, event_id: str) -> TracedObject:
+    return TracedObject("inbound_event", tenant_id, event_id)
 
 
 def _counter(source: str, fresh: bool) -> Any:

@@ -5,6 +5,7 @@ event whose effect is written is never handled again.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg import AsyncConnection
 from payments.inbound.decisions import DueEvent, EventClaim, EventSettlement, failed, ignored, misplaced
 from payments.inbound.handlers import Effect, Handler, handler_of, object_of
 from payments.inbound.payments import is_known
-from payments.inbound.receive import QUEUE, SQL
+from payments.inbound.receive import QUEUE, SQL, traced_event
 from payments.routing.work import ProcessorWork
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
@@ -23,6 +24,8 @@ from registry.data.arrays import Bigints, Texts, unless_empty
 from registry.data.batching import Batcher, Family
 from registry.data.database import Row
 from registry.telemetry import changes, context, metrics
+from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 HANDLE_WITHIN = 20.0  # seconds for the handler's calls to the processor; together with a write less than the lease
 # Events with an effect per commit. The first one locks the tenant's event stream until the commit, for which accepting and settling
@@ -156,7 +159,11 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
                 return [await self._settle_effect(conn, settlement) for settlement in batch]
 
         async with self._writing:
+            began = time.perf_counter()
             settled = await database.retrying(once)
+        if self.traced:
+            written = [one.key for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)]
+            self.trace_commit(written, len(batch), began)
         await self.tell([(one, row) for one, row in zip(batch, settled, strict=True) if isinstance(row, tuple)])
         return settled
 
@@ -174,6 +181,21 @@ class InboundWork(ProcessorWork[EventClaim, EventSettlement]):
                 raise  # the whole transaction is lost
             return error
         return done[0] if done else None
+
+    # -- Traces --------------------------------------------------------------------------------------------------
+
+    def traced_as(self, item: EventClaim) -> TracedObject:
+        return traced_event(item.row.tenant_id, item.row.event_id)
+
+    def described(self, outcome: EventSettlement) -> Attributes:
+        touched = outcome.effect.touches if outcome.effect else ()
+        return {
+            "registry.event.type": outcome.row.type,
+            "registry.payment.id": str(next(iter(touched), "")),
+            "registry.attempt": outcome.row.attempt,
+            "registry.status": outcome.status,
+            "error.type": "failed" if outcome.failed else "",
+        }
 
     def _columns(self, batch: Sequence[EventSettlement]) -> dict[str, Any]:
         return {

@@ -8,6 +8,9 @@ from payments.intake.checks import CheckedRequest, new_payment
 from payments.intake.intake import submit_many
 from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, fingerprint
 from registry.errors import Problem, Unavailable
+from registry.telemetry import traces
+from registry.tenants import sampling
+from registry.tenants.sampling import TracedObject
 
 type Acceptance = tuple[NewPayment, Receipt] | Problem
 
@@ -33,7 +36,14 @@ async def accept_many(checked: Sequence[CheckedRequest], *, inline: bool = False
         firsts = await _first_answers([checked[n] for n in doubtful], [answers[n] for n in doubtful])
         for n, first in zip(doubtful, firsts, strict=True):
             answers[n] = first
+    if traces.on:
+        sampling.enter(_traced(answer) for answer in answers if isinstance(answer, tuple))
     return answers
+
+
+def _traced(accepted: tuple[NewPayment, Receipt]) -> tuple[TracedObject, bool]:
+    payment, receipt = accepted
+    return TracedObject("payment", payment.tenant_id, payment.correlation_id), not receipt.replayed
 
 
 def _answer(payment: NewPayment, result: store.IntakeResult) -> Acceptance:

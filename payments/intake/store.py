@@ -16,7 +16,9 @@ from queueing.work import waking
 from registry.data import database, db_breaker, live
 from registry.data.arrays import Bigints, Blobs, Texts, Uuids, unless_empty
 from registry.errors import Unavailable
-from registry.telemetry import changes, metrics
+from registry.telemetry import changes, metrics, traces
+from registry.tenants import sampling
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "intake.sql")
 
@@ -43,6 +45,10 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
         if fresh is not None:
             new.append(_event(one.payment, *fresh))
             accepted.append(one)
+    if traces.on:
+        known = zip(batch, results, strict=True)
+        new_ones = [TracedObject("payment", *one.key) for one, result in known if result is not None]
+        sampling.record_commit("accept payments", new_ones, rows=len(batch), began=started)
     if new:
         changes.record(map(_change, accepted))
         _announce(new, to_workers=not all(one.inline for one in batch))

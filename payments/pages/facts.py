@@ -1,4 +1,4 @@
-"""What a payment's page is explained by: one read of its facts, and its history. What follows from them is in explain.py."""
+"""What a payment's page is explained by: one read of its facts. What follows from them is in explain.py."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,7 +7,6 @@ from uuid import UUID
 
 import msgspec
 
-from payments.books.queries import SQL as HISTORY
 from payments.models import Difference
 from payments.states import Reversal, ShownState, Status, shown_state
 from registry.data import database
@@ -179,42 +178,3 @@ class PaymentFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 async def facts_of(tenant_id: int, correlation_id: UUID) -> PaymentFacts | None:
     rows = await database.fetch(SQL["facts"], {"tenant": tenant_id, "correlation": correlation_id})
     return msgspec.convert(rows[0][0], PaymentFacts) if rows else None
-
-
-# -- History -----------------------------------------------------------------------------------------------
-
-
-class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of the payment, with the number of its latest attempt at that time."""
-
-    sequence: int
-    at: datetime
-    status: Status
-    detail: str = ""
-    kind: str = ""
-    attempt: int = 0
-
-
-class HistoryAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt, and when it began. `requested_at` stays the same while an earlier send is in doubt."""
-
-    number: int
-    processor: str | None = None
-    reason: str = ""
-    requested_at: datetime
-    outcome: str = ""
-    code: str = ""
-    latency_ms: int | None = None
-    started_at: datetime
-
-
-async def history_of(tenant_id: int, payment_id: int) -> tuple[list[HistoryEvent], list[HistoryAttempt]]:
-    """The events and the attempts of a payment, each in order."""
-    of = {"tenant": tenant_id, "payment": payment_id}
-    events = [_as(HistoryEvent, row) for row in await database.fetch(HISTORY["timeline"], of)]
-    return events, [_as(HistoryAttempt, row) for row in await database.fetch(HISTORY["attempts"], of)]
-
-
-def _as[T: msgspec.Struct](shape: type[T], row: database.Row) -> T:
-    """The row of a statement whose columns are the fields of `shape` in their order."""
-    return msgspec.convert(dict(zip(shape.__struct_fields__, row, strict=True)), shape)

@@ -4,11 +4,13 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.conf import settings
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
 from payments.books import queries
+from payments.books.history import history_of
 from payments.books.payer import payers_view
 from payments.pages import operate
 from payments.pages.explain.banner import DISPUTE_PAGE, PAYERS_PAGE, PROCESSORS, REFUND_PAGE, Banner
@@ -16,16 +18,19 @@ from payments.pages.explain.before import is_scheduled
 from payments.pages.explain.payer import explain_to_payer
 from payments.pages.explain.reversed import refundable
 from payments.pages.explain.rules import explain
-from payments.pages.facts import PaymentFacts, facts_of, history_of
+from payments.pages.facts import PaymentFacts, facts_of
 from payments.pages.payer import with_action
 from payments.pages.timeline import payers_timeline, timeline
 from payments.refunds import disputes
-from payments.states import TERMINAL
+from payments.settle import slow
+from payments.states import FAILED, SUCCEEDED, TERMINAL
 from payments.templatetags.payments import sentence
 from registry.edge.pages import PageRequest, known, page
-from registry.edge.viewer import MAY_ACT, Visitor
+from registry.edge.viewer import MAY_ACT, SUPERUSER, Visitor
 from registry.models import Tenant
+from registry.telemetry import traces
 from registry.tenants import links
+from registry.tenants.sampling import TracedObject, rate_of, sampled
 
 # Seconds between refreshes of what changes without an event: look-ups, processors, discrepancies.
 WHILE_OPEN, ONCE_FINAL = 3, 20
@@ -115,7 +120,22 @@ async def _for_member(visitor: Visitor, correlation_id: UUID) -> dict[str, Any]:
         "refresh": ONCE_FINAL if facts.status in TERMINAL else WHILE_OPEN,
         "socket": f"/ws/payments/{correlation_id}?{tenant}",
         "back": f"{reverse('payment_list')}?{tenant}",
+        "trace": _trace(visitor, correlation_id, facts),
     }
+
+
+def _trace(visitor: Visitor, correlation_id: UUID, facts: PaymentFacts) -> str:
+    """The address of the payment's trace, for superusers, because a viewer shows all tenants; empty if it has none, or there is no viewer."""
+    if not (settings.TRACE_VIEWER_URL and traces.on and visitor.role == SUPERUSER):
+        return ""
+    one = TracedObject("payment", visitor.tenant.pk, correlation_id)
+    ended_slowly = (
+        facts.changed_at - max(facts.created_at, facts.scheduled_for or facts.created_at)
+    ).total_seconds() > slow.LIMIT
+    traced_afterwards = facts.status is FAILED or facts.open_letter or (facts.status is SUCCEEDED and ended_slowly)
+    if sampled(one) or (traced_afterwards and rate_of(one.tenant_id)):
+        return settings.TRACE_VIEWER_URL.replace("{trace_id}", one.first.shown_id)
+    return ""
 
 
 async def _read(tenant_id: int, correlation_id: UUID) -> tuple[dict[str, Any], PaymentFacts]:

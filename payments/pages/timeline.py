@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from payments.books.history import HistoryAttempt, HistoryEvent
 from payments.pages.codes import words
-from payments.pages.facts import HistoryAttempt, HistoryEvent
 from payments.states import (
     LOOKS,
     PROCESSING,

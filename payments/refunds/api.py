@@ -19,7 +19,9 @@ from payments.refunds import inline, refunds
 from registry.edge.api import KEYLESS, api, described, json_response
 from registry.edge.bodies import read
 from registry.errors import Invalid
+from registry.telemetry import traces
 from registry.tenants.access import authorize
+from registry.tenants.sampling import TracedObject, enter
 
 
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -48,6 +50,9 @@ async def refund(request: HttpRequest, id: str) -> HttpResponse:
         actor=f"key {principal.key}" if principal.key else "open tenant",
         idempotency_key=request.META.get("HTTP_IDEMPOTENCY_KEY", ""),
     )
+    if traces.on:
+        made = TracedObject("refund", principal.tenant_id, receipt.refund_id)
+        enter([(made, not receipt.replayed)], of=TracedObject("payment", principal.tenant_id, correlation_id))
     if receipt.replayed:
         headers = {**headers, "Idempotent-Replayed": "true"}
     current = await _one(principal.tenant_id, correlation_id, receipt.refund_id)

@@ -40,6 +40,8 @@ from registry.data.arrays import Bigints, Texts, Uuids, unless_empty
 from registry.data.database import Row
 from registry.errors import Unavailable
 from registry.telemetry import changes, context, metrics
+from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "refunds.sql")
 
@@ -208,6 +210,23 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
             "wait": [v.wait for v in batch],
             "in_doubt_since": unless_empty([v.in_doubt_since for v in batch]),
             "stopped": [v.stopped for v in batch],
+        }
+
+    # -- Traces --------------------------------------------------------------------------------------------------
+
+    def traced_as(self, item: RefundClaim) -> TracedObject:
+        return TracedObject("refund", item.tenant_id, item.order.refund_id)
+
+    def described(self, outcome: RefundSettlement) -> Attributes:
+        claim = outcome.claim
+        failed = outcome.status not in (RefundStatus.RETURNED, RefundStatus.PROCESSING)
+        return {
+            "registry.payment.id": str(claim.order.payment_id),
+            "registry.processor": claim.account.name,
+            "registry.processor.kind": claim.account.kind,
+            "registry.attempt": claim.number,
+            "registry.status": outcome.status.value,
+            "error.type": outcome.code or outcome.status.value if failed else "",
         }
 
     # -- Background ----------------------------------------------------------------------------------------------

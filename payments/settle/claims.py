@@ -100,6 +100,7 @@ def _claim(row: DuePayment, route: Route, now: float, at: datetime) -> PaymentCl
         in_doubt_for=0.0 if fresh else row.doubted_for,
         taken_at=now,
         created_at=row.created_at,
+        waited=row.waited,
         description=row.description,
         method=row.method,
         reference="" if fresh else row.reference,

@@ -38,6 +38,7 @@ class PaymentClaim(msgspec.Struct, kw_only=True):
     in_doubt_for: float  # seconds at the claim, by the database's clock: our clock may be stepped
     taken_at: float  # time.monotonic()
     created_at: datetime
+    waited: float = 0.0  # seconds at the claim since it was accepted, or since the date it was scheduled for
     description: str = ""
     method: dict[str, Any] | None = None
     reference: str = ""  # the processor's id, from an earlier attempt of this decision

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from psycopg import AsyncConnection
 
-from payments.processors.base import Outcome, Processor, Result
+from payments.processors.base import WORKED, Outcome, Processor, Result
 from payments.routing import routing
 from payments.routing.polls import Polls
 from payments.routing.work import ProcessorWork
-from payments.settle import claims, parameters
+from payments.settle import claims, parameters, slow
 from payments.settle.claims import DuePayment
 from payments.settle.concurrency import Slots
 from payments.settle.decisions import (
@@ -40,6 +40,8 @@ from registry.data import database, live
 from registry.data.arrays import Bigints, Uuids
 from registry.data.database import Row
 from registry.telemetry import changes, context, metrics
+from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settle.sql")
 
@@ -223,6 +225,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
                 told.append(parameters.event(s.claim, s.status, position, sequence, at))
             if s.status is SUCCEEDED:
                 metrics.LATENCY.observe(max(0.0, (at - s.claim.created_at).total_seconds()))
+            slow.after_settle(s, at)
         live.publish(told)
 
     def is_done(self, outcome: Settlement, written: bool) -> bool:
@@ -232,6 +235,22 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         """The sends may still succeed: the payments are in doubt from now on, and due at once."""
         left = "The worker stopped before the answer arrived"
         await self.write_once([unknown(claim, "worker_left", left, 0, wait=0.0) for claim in items])
+
+    # -- Traces --------------------------------------------------------------------------------------------------
+
+    def traced_as(self, item: PaymentClaim) -> TracedObject:
+        return TracedObject("payment", item.tenant_id, item.correlation_id)
+
+    def described(self, outcome: Settlement) -> Attributes:
+        claim = outcome.claim
+        return {
+            "registry.processor": claim.account.name,
+            "registry.processor.kind": claim.account.kind,
+            "registry.attempt": claim.number,
+            "registry.attempt.outcome": outcome.outcome.value,
+            "registry.status": outcome.status.value,
+            "error.type": "" if outcome.outcome in WORKED else outcome.code or outcome.outcome.value,
+        }
 
     # -- Background ----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from queueing.jobs.processes.outcomes import LONGEST_ERROR, LONGEST_TRACEBACK, Canceled, Failed, Outcome, Succeeded
 from queueing.models import JobStatus
-from queueing.work.work import Key
+from queueing.work.keyed import Key
 from registry.redaction import redact_text
 
 WAITS = (1.0, 5.0, 30.0, 120.0)  # seconds before attempts 2, 3, 4, and all later ones

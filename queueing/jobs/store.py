@@ -1,5 +1,6 @@
 """Store jobs in PostgreSQL: one statement and one commit per batch. An existing id is a replay or a conflict."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,9 @@ from registry.data.batching import Batcher
 from registry.data.database import Row
 from registry.data.loop import PerLoop
 from registry.errors import Unavailable
-from registry.telemetry import changes
+from registry.telemetry import changes, traces
+from registry.tenants import sampling
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "store.sql")
 QUEUE = "jobs"
@@ -57,7 +60,11 @@ async def _store(batch: Sequence[NewJob]) -> list[StoreResult]:
 
 async def _store_once(batch: Sequence[NewJob]) -> list[Any]:
     """None for a job that was neither stored nor found: its namesake ended meanwhile."""
+    began = time.perf_counter()
     stored = _by_key(await database.fetch(SQL["accept"], _columns(batch)))
+    if traces.on:
+        made = [TracedObject("job", *key) for key in stored]
+        sampling.record_commit("accept jobs", made, rows=len(batch), began=began)
     results: list[JobReceipt | JobConflict | None] = []
     new = []
     for job in batch:

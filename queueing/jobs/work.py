@@ -31,6 +31,8 @@ from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, texts_unless_empty, unless_empty
 from registry.data.database import Row
 from registry.telemetry import changes, context, metrics
+from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "jobs.sql")
 
@@ -255,6 +257,19 @@ class JobWork(Work[JobClaim, JobSettlement]):
 
     async def give_back(self, items: Sequence[JobClaim]) -> None:
         await self.write_once([decisions.handed_back(claim) for claim in items])
+
+    # -- Traces --------------------------------------------------------------------------------------------------
+
+    def traced_as(self, item: JobClaim) -> TracedObject:
+        return TracedObject("job", item.tenant_id, item.uuid)
+
+    def described(self, outcome: JobSettlement) -> Attributes:
+        return {
+            "registry.job.kind": outcome.claim.kind,
+            "registry.attempt": outcome.claim.shown,
+            "registry.status": outcome.status.value,
+            "error.type": outcome.code,
+        }
 
     # -- Background ----------------------------------------------------------------------------------------------
 

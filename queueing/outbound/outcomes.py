@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from queueing.outbound.retries import GONE, REST_AT_MOST, retry_after, wait_before
-from queueing.work.work import Key
+from queueing.work.keyed import Key
 from registry.data.arrays import Bigints, Texts, unless_empty
 from registry.http.client import Answer, AnswerTimeout, BadAddress, BadAnswer, Disconnected, HttpError, NotSent
 

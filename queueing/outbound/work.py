@@ -16,6 +16,7 @@ from queueing.outbound.concurrency import FIRST, MOST, EndpointLimits
 from queueing.outbound.outcomes import DeliveryClaim, DeliverySettlement
 from queueing.outbound.retries import GONE
 from queueing.outbound.signing import Secrets
+from queueing.outbound.sources import source_of
 from queueing.work import entry
 from queueing.work.opened import Opened
 from queueing.work.table import WorkTable, register
@@ -27,6 +28,8 @@ from registry.errors import Problem, Unavailable
 from registry.http.client import Client, HttpError
 from registry.http.ssrf import Outside, parted
 from registry.telemetry import changes, context, metrics
+from registry.telemetry.export import Attributes
+from registry.tenants.sampling import TracedObject
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
 
@@ -249,6 +252,23 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
             "number": Bigints([d.number for d in items]),
         }
         await database.fetch(SQL["give_back"], keys)
+
+    # -- Traces --------------------------------------------------------------------------------------------------
+
+    def traced_as(self, item: DeliveryClaim) -> TracedObject | None:
+        source = source_of(item.type)
+        return TracedObject(source.noun, item.tenant_id, item.subject) if source and item.subject else None
+
+    def described(self, outcome: DeliverySettlement) -> Attributes:
+        claim = outcome.claim
+        return {
+            "messaging.message.id": claim.message_id,
+            "registry.webhook.type": claim.type,
+            "registry.webhook.endpoint.id": str(claim.uuid),
+            "registry.attempt": claim.number,
+            "registry.status": outcome.status,
+            "error.type": str(outcome.answer.status if outcome.answer else "no answer") if outcome.error else "",
+        }
 
     # -- Background ----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from queueing.work.drain import Drain, forever
 from queueing.work.work import Work
 from registry.data import chores, database, faults, loop_watch
 from registry.data.loop import end_loop
+from registry.tenants import sampling
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ async def _drain(queues: Sequence[str], pool: str, takes: Sequence[str], pool_si
     watching = loop.create_task(forever(watch_parent))
     try:
         seconds = DRAIN_SECONDS * random.uniform(0.8, 1.2)
+        await sampling.start()
         async with spill.drain_shared(), asyncio.TaskGroup() as group:
             for one in drains:
                 group.create_task(run(one, seconds))

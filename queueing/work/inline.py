@@ -14,8 +14,9 @@ from typing import Any
 from uuid import UUID
 
 from queueing.work.drain import GRACE, HEARTBEAT, Drain, forever
+from queueing.work.keyed import Key
 from queueing.work.table import SQL
-from queueing.work.work import Key, PublicId, Work
+from queueing.work.work import PublicId, Work
 from registry.data import database, db_breaker
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import Unavailable

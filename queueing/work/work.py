@@ -24,18 +24,19 @@ a registered `WorkTable` and a subclass of `Work` with `@entry.register("queue")
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, Protocol
-from uuid import UUID
+from typing import Any, ClassVar, NamedTuple
 
 from psycopg import AsyncConnection
 
+from queueing.work.keyed import Keyed, PublicId
 from queueing.work.pools import Division
 from queueing.work.shares import DueShares, Share
-from queueing.work.table import WorkTable
+from queueing.work.tracing import TracedWork
 from registry.data import database
 from registry.data.batching import Batcher
 from registry.data.database import Row
@@ -48,16 +49,6 @@ DUE_AT_MOST = 1000  # shares with due rows that one statement returns: enough fo
 WORTH_A_CLAIM = 50  # free rows that start a claim for a share that was at its limit
 WRITE_AGAIN = 0.25  # seconds until outcomes are written again that the database did not accept
 
-type Key = tuple[int, int]  # tenant id, row id
-type PublicId = tuple[int, UUID]  # tenant id, and the id by which the API knows the row
-
-
-class Keyed(Protocol):
-    """A claimed row, or an outcome of one."""
-
-    @property
-    def key(self) -> Key: ...
-
 
 class Routed[I](NamedTuple):
     """Locked rows, divided into items that are done now and rows that are postponed."""
@@ -66,14 +57,13 @@ class Routed[I](NamedTuple):
     postponed: Sequence[Any] = ()
 
 
-class Work[I: Keyed, O: Keyed](ABC):
+class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
     """One kind of work, with items I (claimed rows) and outcomes O. One instance per worker process and event loop.
 
     The methods down to `write_once` are the mechanism, and are called by those that run work. All others are hooks, which a
     kind overrides.
     """
 
-    table: ClassVar[WorkTable]
     lease: ClassVar[float] = 30.0  # seconds; longer than a group takes, and than a process may be suspended
     rounds: ClassVar[int] = 1  # times that a claim takes rows, for as long as all of them have to be postponed
     in_transaction: ClassVar[bool] = True  # False: `take` is one statement that also writes the leases
@@ -84,6 +74,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     share_limit: int = 300  # rows of one share in flight
 
     def __init__(self) -> None:
+        super().__init__()
         self.worker_id = 0
         self.wake: Callable[[], None] = lambda: None  # makes the drain claim now; the drain sets it
         self.in_flight = 0  # rows claimed and not settled
@@ -137,6 +128,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     ) -> list[I]:
         """Commit the leases of the items that `take` adds to the list which it is given."""
         items: list[I] = []
+        began = time.perf_counter()
         try:
             async with conn.transaction() if self.in_transaction else nullcontext():
                 await take(conn, items)
@@ -146,6 +138,7 @@ class Work[I: Keyed, O: Keyed](ABC):
             raise
         try:
             changes.record(self.after_begin(items, begun))
+            self.trace_claim(items, began)
         except Exception:
             log.exception("messages of claimed rows failed")
         return items
@@ -184,7 +177,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Do one group and settle it. Returns for each row whether it is finished (`is_done`)."""
         try:
             act = self.resolve if self.in_doubt(items[0]) else self.send
-            settled = await self._write(await act(items))
+            settled = await self._write(await (self.act_traced(act, items) if self.traced else act(items)))
         finally:
             self.release(items)
         return [self.is_done(outcome, row is not None) for outcome, row in settled]
@@ -212,7 +205,10 @@ class Work[I: Keyed, O: Keyed](ABC):
                 outcome = await self.after_failed_write(outcome, error)
 
     async def _settle(self, batch: Sequence[O]) -> list[Row | None]:
+        began = time.perf_counter()
         rows = {(row[0], row[1]): row for row in await self.settle(batch)}
+        if self.traced:
+            self.trace_commit(rows, len(batch), began)
         settled = [rows.get(outcome.key) for outcome in batch]
         await self.tell([(outcome, row) for outcome, row in zip(batch, settled, strict=True) if row is not None])
         return settled
@@ -256,7 +252,7 @@ class Work[I: Keyed, O: Keyed](ABC):
         """Lock those of these rows that are due and not leased. Only for work that runs inline."""
         raise NotImplementedError
 
-    async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:  # noqa: B027 - a hook, as others below
+    async def prepare(self, conn: AsyncConnection, rows: Sequence[Row]) -> None:
         """Read what `route` needs to know of these rows."""
 
     @abstractmethod
@@ -278,6 +274,8 @@ class Work[I: Keyed, O: Keyed](ABC):
     def release(self, items: Sequence[I]) -> None:
         """These items are not in flight any more: their group ended, or their claim failed."""
         self.in_flight -= len(items)
+        if self.traced:
+            self.forget_traced(items)
         for item in items:
             share = self.share_of(item)
             self.in_flight_of[share] -= 1
@@ -309,7 +307,7 @@ class Work[I: Keyed, O: Keyed](ABC):
     async def settle(self, outcomes: Sequence[O]) -> list[Row]:
         """Write outcomes with one commit, fenced by worker and attempt. Returns a row for each that was still ours."""
 
-    async def after_settle(self, written: Sequence[tuple[O, Row]]) -> None:  # noqa: B027
+    async def after_settle(self, written: Sequence[tuple[O, Row]]) -> None:
         """Called after that commit, with the rows that `settle` returned: live messages, metrics, wakes. Errors are logged."""
 
     @abstractmethod

@@ -35,7 +35,7 @@ class TenantAdmin(Attaching, Reasoned):
     list_display = ["slug", "name", "state", "mode", "open", "currency", "belongings", "created"]
     list_filter = ["status", "mode", "open"]
     search_fields = ["slug", "name"]
-    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "patience", "settings")
+    add_fields = ("slug", "name", "currency", "mode", "open", "max_amount", "patience", "trace_rate", "settings")
     # The mode cannot be changed: a live tenant that became a sandbox could be purged.
     change_fields = (
         "slug",
@@ -46,6 +46,7 @@ class TenantAdmin(Attaching, Reasoned):
         "open",
         "max_amount",
         "patience",
+        "trace_rate",
         "settings",
         "belongings",
         "created",

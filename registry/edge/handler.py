@@ -25,7 +25,7 @@ from registry.data import database
 from registry.edge import heads, request_log
 from registry.edge.api import problem_response
 from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
-from registry.telemetry import context, metrics
+from registry.telemetry import context, metrics, traces
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,8 @@ class LeanHandler(ASGIHandler):
             began=began,
             request_id=rid,
         )
+        if spans := context.TRACED.get():
+            traces.record_request(scope, spans, route=match.route, status=response.status_code, began=began)
         await self.answer(response, scope, receive, send, rid)
 
     async def respond(self, match: Any, scope: dict, receive: Callable) -> HttpResponseBase:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
 from registry.http.connection import Answer, AnswerTimeout, BadAnswer, Connection, Disconnected, HttpError, NotSent
+from registry.telemetry import traces
 
 __all__ = [
     "Address", "Answer", "AnswerTimeout", "BadAddress", "BadAnswer", "Client", "ConnectTimeout", "Disconnected",
@@ -162,6 +163,16 @@ class Client:
 
         Raises NotSent when certainly nothing was sent; AnswerTimeout, Disconnected, BadAnswer when it may have arrived.
         """
+        if (sent := traces.Outgoing.current()) is None:
+            return await self._ask(method, path, body, limit, headers)
+        with sent.to(method, self._address.host, self._address.port):
+            answer = await self._ask(method, path, body, limit, {**(headers or {}), **sent.headers})
+            sent.status = answer.status
+            return answer
+
+    async def _ask(
+        self, method: str, path: str, body: bytes, limit: float, headers: Mapping[str, str] | None
+    ) -> Answer:
         message, no_body = self._message(method, path, body, _lines(headers) if headers else ""), method == "HEAD"
         deadline = self._loop.time() + limit
         connection = self._pooled() or await self._obtain(deadline)

@@ -9,7 +9,19 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from registry.settings.variables import encryption_keys, flag, mailer, names, networks, required_url, url, whole
+from registry.settings.variables import (
+    encryption_keys,
+    flag,
+    mailer,
+    names,
+    networks,
+    pairs,
+    required_url,
+    share,
+    url,
+    url_with,
+    whole,
+)
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 env = environ.Env()
@@ -278,3 +290,13 @@ if LOG_FORMAT not in ("json", "console"):
 
 LOGGING_CONFIG = "registry.telemetry.logs.configure_logging"
 LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT, "changes": LOG_CHANGES}
+
+# -- Traces (registry.telemetry.traces): off without an endpoint ------------------------------------------
+OTEL_EXPORTER_OTLP_ENDPOINT = url(
+    "OTEL_EXPORTER_OTLP_ENDPOINT", os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""), "http", "https"
+)
+OTEL_EXPORTER_OTLP_HEADERS = pairs("OTEL_EXPORTER_OTLP_HEADERS")  # checked here, read by the exporter itself
+OTEL_SERVICE_NAME = os.environ.get("OTEL_SERVICE_NAME", "") or "registry"
+TRACE_SAMPLE_RATE = share("TRACE_SAMPLE_RATE", 0.01)  # of tenants without a rate of their own
+TRACE_VIEWER_URL = url_with("TRACE_VIEWER_URL", "{trace_id}")
+SLOW_PAYMENT = whole("SLOW_PAYMENT", 10, least=1)  # seconds from acceptance to the outcome, above which it is logged

@@ -24,6 +24,18 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
     return number
 
 
+def share(name: str, default: float) -> float:
+    """The environment's `name` as a number from 0 to 1."""
+    value = os.environ.get(name, "") or str(default)
+    try:
+        number = float(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} wants a number from 0 to 1, got {value!r}") from None
+    if not 0 <= number <= 1:
+        raise ImproperlyConfigured(f"{name} wants a number from 0 to 1, got {value}")
+    return number
+
+
 def flag(name: str, default: bool) -> bool:
     """The environment's `name` as yes or no. Raises for any other word."""
     value = os.environ.get(name, "").strip().lower()
@@ -36,6 +48,22 @@ def url(name: str, value: str, *schemes: str) -> str:
     """`value` where it is a URL of these schemes. The error does not repeat it: it may hold a password."""
     if value and (urlsplit(value).scheme not in schemes or "://" not in value):
         raise ImproperlyConfigured(f"{name} wants a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+    return value
+
+
+def url_with(name: str, placeholder: str) -> str:
+    """The environment's `name`: a URL that contains the placeholder, or nothing."""
+    value = url(name, os.environ.get(name, ""), "http", "https")
+    if value and placeholder not in value:
+        raise ImproperlyConfigured(f"{name} wants a URL with {placeholder} in it")
+    return value
+
+
+def pairs(name: str) -> str:
+    """The environment's `name`: `name=value` pairs, separated by commas. The error repeats none: they may hold secrets."""
+    value = os.environ.get(name, "")
+    if any("=" not in part for part in value.split(",") if part.strip()):
+        raise ImproperlyConfigured(f"{name} wants name=value pairs, separated by commas")
     return value
 
 

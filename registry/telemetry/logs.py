@@ -8,13 +8,15 @@ import structlog
 
 from registry.redaction import HIDDEN, SECRET_NAMES, redact
 from registry.telemetry import changes
-from registry.telemetry.context import PAYMENT, REQUEST, TENANT
+from registry.telemetry.context import PAYMENT, REQUEST, TENANT, TRACED
 
 
 def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for variable in (REQUEST, TENANT, PAYMENT):
         if value := variable.get():
             event.setdefault(variable.name, value)
+    if spans := TRACED.get():
+        event.setdefault("trace_id", spans[0].shown_id)
     return event
 
 

@@ -82,3 +82,4 @@ QUEEN = {
 }
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 REQUEST_LOG = Counter("registry_request_log_total", "Entries of the log of API requests", ["outcome"])
+TRACE_SPANS = Counter("registry_trace_spans_total", "Spans of traces that were sent, or lost and why", ["outcome"])

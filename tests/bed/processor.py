@@ -63,6 +63,7 @@ class HttpProcessor:
         self.health_calls: list[float] = []  # loop time of each call, those refused included
         self.health_refused = 0
         self.lookups: list[str] = []
+        self.traceparents: list[str] = []  # of each call of POST /payments; empty: it had none
         self.in_progress = 0
         self._next_health = 0.0
         self._health_waiters = 0
@@ -165,12 +166,14 @@ class HttpProcessor:
         self.books.clear()
         self.health_calls.clear()
         self.lookups.clear()
+        self.traceparents.clear()
         self.health_refused = 0
 
     # -- HTTP --------------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> Answer | Awaitable[Answer]:
         if request.target == "/payments" and request.method == "POST":
+            self.traceparents.append(request.header("traceparent"))
             return self.take(request.body)
         if request.path == "/payments/service-health":
             return self.health()

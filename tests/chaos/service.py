@@ -34,15 +34,15 @@ _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_
 class Service:
     """Where it answers, the key of its one tenant, and its processes by what they do."""
 
-    def __init__(self, data: Path, *options: str) -> None:
-        """`options`: of `up`."""
+    def __init__(self, data: Path, *options: str, **settings: str) -> None:
+        """`options`: of `up`; `settings`: environment variables."""
         self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.postgres, self.valkey = embedded.Postgres(data), embedded.Valkey(data)
         self.default, self.fallback = RemoteProcessor(fee=0.05), RemoteProcessor(fee=0.15)
         self.journal = data / "journal"  # of the bed's jobs
-        self.options = options
+        self.options, self.settings = options, settings
         self.key = ""
 
     @property
@@ -82,7 +82,7 @@ class Service:
     @property
     def environ(self) -> dict[str, str]:
         own = {"REGISTRY_APPS": "tests.bed", journal.VARIABLE: str(self.journal)}
-        return {**template.service_environment(self.data), **own}
+        return {**template.service_environment(self.data), **own, **self.settings}
 
     async def manage(self, *arguments: str) -> str:
         """What a command says. Raises RuntimeError with its complaint."""
@@ -192,11 +192,11 @@ class Service:
 
 
 @asynccontextmanager
-async def running(*options: str) -> AsyncIterator[Service]:
-    """A service of its own for as long as the block runs; `options`: of `up`."""
+async def running(*options: str, **settings: str) -> AsyncIterator[Service]:
+    """A service of its own for as long as the block runs; `options`: of `up`; `settings`: environment variables."""
     data = template.empty_folder("registry-chaos-")
     await asyncio.to_thread(template.fill, data)
-    service = Service(data, *options)
+    service = Service(data, *options, **settings)
     try:
         yield await service.start()
     finally:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from payments.pages.facts import HistoryAttempt, HistoryEvent
+from payments.books.history import HistoryAttempt, HistoryEvent
 from payments.pages.timeline import payers_timeline, timeline
 from payments.states import FAILED, PROCESSING, QUEUED, SUCCEEDED, UNCERTAIN, Status
 

@@ -87,6 +87,11 @@ BAD = {
     "INTAKE": ["file"],
     "REGISTRY_URL": ["pay.example.com"],
     "ALLOWED_HOSTS": ["https://pay.example.com", "pay.example.com 127.0.0.1", "pay.example.com:443"],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["hush-hush:4318", "grpc://:hush-hush@h"],
+    "OTEL_EXPORTER_OTLP_HEADERS": ["hush-hush", "x-key=1,hush-hush"],
+    "TRACE_SAMPLE_RATE": ["often", "-0.1", "1.5", "nan"],
+    "TRACE_VIEWER_URL": ["viewer.example/{trace_id}", "https://viewer.example/"],
+    "SLOW_PAYMENT": ["ten", "0"],
     "TRUSTED_PROXIES": ["*", "proxy.example", "10.0.0.1/8", "10.0.0.0/8 ::1"],
 }
 

@@ -1,14 +1,17 @@
 """Clients of Stripe's library, one per account and event loop, closed by their owner. Requests are in processor.py."""
 
 import ssl
+from collections.abc import Mapping
 from functools import cache
-from typing import Final, Self
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import stripe
 from django.conf import settings
 
 from payments.processors.base import Account
+from registry.telemetry import traces
 
 SEND_TIMEOUT = 12.0  # seconds for a send with all its requests; together with LOOK_UP_TIMEOUT less than a lease
 LOOK_UP_TIMEOUT = 10.0  # seconds for a look-up with all its requests
@@ -19,6 +22,21 @@ LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 
 class Unusable(Exception):
     """The account's keys cannot be used; the message is a code such as "no_key"."""
+
+
+class _Http(stripe.AIOHTTPClient):
+    """Records each request of sampled work, and passes its span on."""
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        if (sent := traces.Outgoing.current()) is None:
+            return await super().request_async(method, url, headers, post_data)
+        to = urlsplit(url)
+        with sent.to(method.upper(), to.hostname or "", to.port or 443):
+            answer = await super().request_async(method, url, {**headers, **sent.headers}, post_data)
+            sent.status = answer[1]
+            return answer
 
 
 class Clients:
@@ -44,7 +62,7 @@ class Clients:
         return client
 
     def _make(self, url: str, key: str) -> stripe.StripeClient:
-        http = stripe.AIOHTTPClient(
+        http = _Http(
             timeout=aiohttp.ClientTimeout(total=SEND_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls()),
         )

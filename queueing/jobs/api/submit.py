@@ -16,9 +16,11 @@ from registry.edge.api import PROBLEMS, api, iso, json_response
 from registry.edge.bodies import invalid, read, refuse_nul
 from registry.edge.handler import lean
 from registry.errors import Problem, Unavailable
+from registry.telemetry import traces
 from registry.tenants import access
 from registry.tenants.access import Principal, authorize
 from registry.tenants.limits import count_requests
+from registry.tenants.sampling import TracedObject, enter
 
 MAX_BODY = LARGEST_INPUT + 16 * 1024  # bytes: the largest input, and the other fields
 LARGE_ITEM = 1024  # bytes; other requests run before an item that is larger
@@ -31,12 +33,18 @@ async def submit(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     job = await checked(read(request, JOB), principal, request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
     receipt = await store.submit(job)
+    if traces.on:
+        enter([_traced(job, receipt)])
     if receipt.at_work:
         return json_response(await queries.detail(principal, receipt.id), headers=headers)
     if receipt.replayed:
         headers = {**headers, "Idempotent-Replayed": "true"}
     answer = accepted(job, receipt)
     return json_response(answer, status=202, headers={**headers, "Location": answer["statusUrl"]})
+
+
+def _traced(job: NewJob, receipt: JobReceipt) -> tuple[TracedObject, bool]:
+    return TracedObject("job", job.tenant_id, receipt.id), not (receipt.replayed or receipt.at_work)
 
 
 def accepted(job: NewJob, receipt: JobReceipt) -> dict[str, Any]:
@@ -68,6 +76,9 @@ async def submit_batch(request: HttpRequest) -> HttpResponse:
     verdicts = [await _checked(one, principal) for one in requests]
     stored = iter(await store.submit_many([one for one in verdicts if isinstance(one, NewJob)]))
     results = [next(stored) if isinstance(one, NewJob) else one for one in verdicts]
+    if traces.on:
+        given = zip(verdicts, results, strict=True)
+        enter([_traced(job, one) for job, one in given if isinstance(job, NewJob) and isinstance(one, JobReceipt)])
     refused = [one for one in results if isinstance(one, Unavailable)]
     if refused and not any(isinstance(one, JobReceipt) for one in results):
         raise refused[0]
