@@ -20,7 +20,7 @@ from bench.place import DATA, console
 from registry.servers import embedded
 
 NAMES = (
-    *("accept", "settle", "contest", "latency", "summary", "books", "memory", "recovery"),
+    *("accept", "settle", "contest", "latency", "summary", "books", "disk", "memory", "recovery"),
     *("webhooks-in", "webhooks-out"),
     *("queue-push", "queue-pop", "queue-dwell", "queue-latency", "queue-groups", "queue-history", "queue-peers"),
     *("jobs", "refunds-chaos", "console", "sync-async"),

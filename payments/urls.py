@@ -10,7 +10,7 @@ from payments.billing.pages import password, plan, signup
 from payments.billing.pages import team as _team  # noqa: F401 - a part of the page of the team
 from payments.billing.pages.login import Login
 from payments.inbound import api as inbound_api
-from payments.pages import balance, home, payer, payment, reversals, simulation
+from payments.pages import balance, discrepancies, home, payer, payment, reversals, simulation
 from payments.pages import payments as payment_pages
 from payments.pages import settings as _settings  # noqa: F401 - a part of the page of settings
 from payments.refunds import api as refunds_api  # noqa: F401 - its routes are ninja's
@@ -42,6 +42,8 @@ pages = [
     path("refunds/list", reversals.refunds, name="refund_list"),
     path("refunds/<uuid:refund_id>/act", reversals.refund_act, name="refund_act"),
     path("disputes/list", reversals.disputes, name="dispute_list"),
+    path("discrepancies/list", discrepancies.discrepancies, name="discrepancy_list"),
+    path("discrepancies/<int:number>/act", discrepancies.discrepancy_act, name="discrepancy_act"),
     path("balance", balance.balance, name="balance"),
     path("processors/<slug:name>/behaviour", simulation.set_behaviour, name="set_behaviour"),
     path("test-payment", simulation.send_test_payment, name="send_test_payment"),
@@ -67,6 +69,7 @@ register(
     NavigationEntry(label="Processors", path="/processors", group="Operations", order=10, below=("/routing",)),
     NavigationEntry(label="Refunds", path="/refunds/list", order=20, below=("/refunds",)),
     NavigationEntry(label="Disputes", path="/disputes/list", order=30, below=("/disputes",)),
+    NavigationEntry(label="Discrepancies", path="/discrepancies/list", order=35, below=("/discrepancies",)),
     NavigationEntry(label="Balance and ledger", path="/balance", order=40),
     NavigationEntry(label="Plan", path="/plan", group="Account", order=20),
 )

@@ -40,6 +40,7 @@ AN_ID = UUID("5f4c5b1e-8f7b-4a57-9d2f-0c9a3a1f2b11")  # the payment that the doc
 NOT_RUN = {
     f"{MANAGE}up": "serves until it is stopped: tests/registry/test_up.py runs it",
     f"{MANAGE}createsuperuser": "asks a person",
+    f"{MANAGE}check --deploy": "wants the settings of a public service: tests/registry/test_settings.py runs it",
     f"{MANAGE}migrate --plan": "wants the database of a release before; `make lint` holds the migrations",
     f"{MANAGE}spill replay ID…": "requires a quarantined write: tests/queueing/test_spill.py runs it",
     f"{MANAGE}spill drop ID…": "requires a quarantined write: tests/queueing/test_spill.py runs it",
@@ -53,8 +54,10 @@ NOT_RUN = {
     "git pull": "changes the checkout",
     "journalctl": "wants the service as a unit of systemd: tests/registry/test_change_lines.py runs its jq",
     "systemctl": "wants the service as a unit of systemd",
-    "pg_dump": "wants PostgreSQL's client programs",
-    "pg_restore": "wants PostgreSQL's client programs",
+    "pg_dump": "wants PostgreSQL's client programs: tests/test_backup.py runs it",
+    "pg_basebackup": "wants PostgreSQL's client programs: tests/test_backup.py runs it",
+    "pg_restore": "wants PostgreSQL's client programs: tests/test_backup.py runs it",
+    'DATABASE_URL="$RESTORED_URL"': "wants a restored database: tests/test_backup.py runs it",
 }
 
 

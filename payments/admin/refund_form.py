@@ -30,7 +30,8 @@ def returns(request: HttpRequest, payment: Payment) -> dict[str, Any]:
     for dispute in disputes:
         dispute.look = dispute_pill(dispute.status)  # type: ignore[attr-defined]
         dispute.held_text = money(dispute.withdrawn, dispute.currency)  # type: ignore[attr-defined]
-    return {"refunds": refunds, "disputes": disputes, "may_refund": may_refund(request, payment)}
+    held = any(dispute.withdrawn > 0 for dispute in disputes)
+    return {"refunds": refunds, "disputes": disputes, "may_refund": may_refund(request, payment) and not held}
 
 
 def may_refund(request: HttpRequest, payment: Payment) -> bool:

@@ -25,7 +25,12 @@ AT_MOST = 50  # open invitations of a tenant
 
 def link(invitation: Invitation) -> str:
     """The path of the link. Whoever has it may accept, so only the people who invited see it."""
-    return f"/invitation/{signing.dumps([invitation.tenant_id, invitation.pk], salt=SALT)}"
+    return f"/invitation/{signing.dumps([invitation.tenant_id, invitation.pk, _made(invitation)], salt=SALT)}"
+
+
+def _made(invitation: Invitation) -> int:
+    """When it was made or renewed, in microseconds: a renewed one has another link, and the one before ends."""
+    return round(invitation.created_at.timestamp() * 1_000_000)
 
 
 def is_expired(invitation: Invitation) -> bool:
@@ -33,7 +38,7 @@ def is_expired(invitation: Invitation) -> bool:
 
 
 async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -> Invitation:
-    """Invite an address. A second invitation changes the role and renews the link.
+    """Invite an address. A second invitation changes the role and renews the link; the one before ends.
 
     Raises StepRefused (422), TooManyRequests (429) for too many e-mails on one day.
     """
@@ -87,11 +92,17 @@ async def of_tenant(tenant_id: int) -> list[Invitation]:
 async def read(token: str) -> Invitation:
     """The open invitation behind a link. Raises InvitationInvalid (404)."""
     try:
-        tenant_id, pk = signing.loads(token, salt=SALT, max_age=INVITED_FOR)
+        tenant_id, pk, made = signing.loads(token, salt=SALT, max_age=INVITED_FOR)
     except (signing.BadSignature, ValueError, TypeError):
         raise InvitationInvalid from None
     found = await Invitation.async_objects.select_related("tenant").filter(tenant_id=tenant_id, pk=pk).afirst()
-    if found is None or is_expired(found) or found.accepted_at or found.tenant.status != Tenant.Status.ACTIVE:
+    if (
+        found is None
+        or _made(found) != made
+        or is_expired(found)
+        or found.accepted_at
+        or found.tenant.status != Tenant.Status.ACTIVE
+    ):
         raise InvitationInvalid
     return found
 

@@ -11,6 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django_async_backend.db.transaction import async_atomic
 
 from payments.books import entries
 from payments.books.entries import EntryFilters, EntryPage, Totals
@@ -19,6 +20,7 @@ from payments.jobs.ledger import LedgerInput
 from payments.jobs.settlement import SettlementInput
 from payments.models import LedgerEntry
 from payments.money import decimal_text
+from payments.refunds.balance import connection_of_transaction
 from queueing.jobs import files, store
 from queueing.jobs.requests import of_service
 from queueing.models import Job, JobFile, JobStatus
@@ -203,12 +205,15 @@ def _settlement(entered: dict[str, str], errors: dict[str, str]) -> SettlementIn
 
 
 async def _submit(visitor: Visitor, kind: str, wanted: msgspec.Struct) -> None:
+    """The job and its audit entry in one transaction."""
     job = of_service(kind, wanted, tenant_id=visitor.tenant.pk)
-    await store.submit(job)
-    await audit.record(
-        actor=visitor.actor,
-        action="job.submit",
-        target=f"{kind} {job.id}",
-        tenant_id=visitor.tenant.pk,
-        detail=msgspec.to_builtins(wanted),
-    )
+    async with async_atomic():
+        new = await store.insert(connection_of_transaction(), [job])
+        await audit.record(
+            actor=visitor.actor,
+            action="job.submit",
+            target=f"{kind} {job.id}",
+            tenant_id=visitor.tenant.pk,
+            detail=msgspec.to_builtins(wanted),
+        )
+    store.announce(new)

@@ -13,7 +13,7 @@ from payments.books import queries
 from payments.books.history import history_of
 from payments.books.payer import payers_view
 from payments.pages import operate
-from payments.pages.explain.banner import DISPUTE_PAGE, PAYERS_PAGE, PROCESSORS, REFUND_PAGE, Banner
+from payments.pages.explain.banner import DISCREPANCIES_PAGE, DISPUTE_PAGE, PAYERS_PAGE, PROCESSORS, REFUND_PAGE, Banner
 from payments.pages.explain.before import is_scheduled
 from payments.pages.explain.payer import explain_to_payer
 from payments.pages.explain.reversed import refundable
@@ -21,6 +21,7 @@ from payments.pages.explain.rules import explain
 from payments.pages.facts import PaymentFacts, facts_of
 from payments.pages.payer import with_action
 from payments.pages.timeline import payers_timeline, timeline
+from payments.reconciliation.listing import OPEN as OPEN_ONES
 from payments.refunds import disputes
 from payments.settle import slow
 from payments.states import FAILED, SUCCEEDED, TERMINAL
@@ -162,6 +163,8 @@ def _link(verb: str, visitor: Visitor, correlation_id: UUID, facts: PaymentFacts
         case x if x == PROCESSORS:
             tenant = urlencode({"tenant": visitor.tenant.slug})
             return f"{reverse('processors')}?{tenant}" if visitor.role else f"/?{tenant}#processors"
+        case x if x == DISCREPANCIES_PAGE:
+            return f"{reverse('discrepancy_list')}?{urlencode({'tenant': visitor.tenant.slug, 'status': OPEN_ONES})}"
         case x if x == PAYERS_PAGE:
             return _payers_page(visitor.tenant.pk, correlation_id)
         case x if x == DISPUTE_PAGE and facts.dispute:

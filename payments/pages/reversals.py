@@ -34,12 +34,12 @@ async def refunds(request: PageRequest) -> HttpResponse:
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
-    context, filters = _read(request, visitor, "refund_list", REFUND_WORDS)
+    context, filters = read_list(request, visitor, "refund_list", REFUND_WORDS)
     found: ReversalPage[RefundRow] = ReversalPage()
     if filters:
         found = await listing.refunds(visitor.tenant.pk, filters, limit=ROWS, before=context["before"])
     context["items"] = [_refund(row, visitor) for row in found.rows]
-    return _answer(request, context, found, "refunds", made="Created")
+    return answer_list(request, context, found, "refunds", made="Created")
 
 
 @page("GET", "HEAD", "POST")
@@ -56,21 +56,21 @@ async def disputes(request: PageRequest) -> HttpResponse:
     visitor = await visitor_of(request)
     if visitor is None:
         return await nowhere(request)
-    context, filters = _read(request, visitor, "dispute_list", DISPUTE_WORDS)
+    context, filters = read_list(request, visitor, "dispute_list", DISPUTE_WORDS)
     found: ReversalPage[DisputeRow] = ReversalPage()
     if filters:
         found = await listing.disputes(visitor.tenant.pk, filters, limit=ROWS, before=context["before"])
     context["items"] = [_dispute(row, visitor) for row in found.rows]
-    return _answer(request, context, found, "disputes", made="Opened")
+    return answer_list(request, context, found, "disputes", made="Opened")
 
 
-# -- Both ------------------------------------------------------------------------------------------------------
+# -- All lists ------------------------------------------------------------------------------------------------------
 
 
-def _read(
+def read_list(
     request: PageRequest, visitor: Visitor, name: str, states: dict[str, str]
 ) -> tuple[dict[str, Any], ReversalFilters | None]:
-    """What both pages show, and their filters; None if one is invalid. Raises Http404 for a cursor that is none."""
+    """What every such page shows, and its filters; None if one is invalid. Raises Http404 for a cursor that is none."""
     entered = {field: request.GET.get(field, "").strip() for field in FIELDS}
     errors: dict[str, str] = {}
     times = read_times(entered, errors, visitor.tenant)
@@ -97,7 +97,7 @@ def _known(states: dict[str, str], text: str) -> str:
     return text
 
 
-def _answer(
+def answer_list(
     request: PageRequest, context: dict[str, Any], found: ReversalPage[Any], name: str, *, made: str
 ) -> HttpResponse:
     """The page, or for htmx the list alone. `made`: what the times of the rows are."""

@@ -27,6 +27,7 @@ async def discrepancies(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=total,
             since=min(row[2] for row in rows),
             action="Re-check, book or close",
+            page="/discrepancies/list?status=open",
             admin=address_of_list(Difference),
         )
     ]

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
 from django_async_backend.db import async_connections
 from psycopg import AsyncConnection
 
@@ -24,7 +25,8 @@ from payments.reconciliation import comparison, recheck
 from payments.settle import lifecycle
 from payments.states import CANCELED, FAILED, SUCCEEDED
 from registry.data import database, live
-from registry.operators.confirm import Confirmed
+from registry.edge.viewer import Visitor
+from registry.operators.confirm import Confirmed, RowAction, asked, confirm_row
 from registry.operators.decide import Done, Moved, decide, each
 from registry.operators.rows import guarded
 from registry.tenants import audit
@@ -250,11 +252,14 @@ async def close_rows(confirmed: Confirmed) -> Done:
     return await each(confirmed.action.rows, one)
 
 
+OPEN = {"resolution": ""}
+BOOKABLE = {**OPEN, "kind__in": [Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE], "their_amount__gt": 0}
+
 LOOK_AGAIN = guarded(
     "difference.look_again",
     label="Re-check",
     warning="The processor is queried again. Discrepancies that no longer exist are closed; payments in progress are checked too.",
-    expects={"resolution": ""},
+    expects=OPEN,
     perform=look_again_rows,
 )
 BOOK = guarded(
@@ -264,17 +269,55 @@ BOOK = guarded(
         "Each becomes a payment of its own that succeeded, with its ledger lines; the payment that the sender knows stays "
         "as it is. The new payment can be refunded like any other."
     ),
-    expects={
-        "resolution": "",
-        "kind__in": [Difference.Kind.MISSING_HERE, Difference.Kind.DUPLICATE],
-        "their_amount__gt": 0,
-    },
+    expects=BOOKABLE,
     perform=book_rows,
 )
 CLOSE = guarded(
     "difference.close",
     label="Note and close",
     warning="The reason is noted. The discrepancy is reported again only if its figures change.",
-    expects={"resolution": ""},
+    expects=OPEN,
     perform=close_rows,
 )
+
+# -- On the console's pages --------------------------------------------------------------------------------------
+
+ON_PAGES = {
+    "recheck": RowAction(
+        "difference.look_again",
+        "Re-check",
+        "The processor is asked again. If its books and yours agree now, the discrepancy is closed. No money moves.",
+        look_again_rows,
+    ),
+    "book": RowAction(
+        "difference.book",
+        "Book as external",
+        "The booking at the processor becomes a payment of its own that succeeded, and is in your balance then. It can be refunded.",
+        book_rows,
+    ),
+    "close": RowAction(
+        "difference.close",
+        "Note and close",
+        "Your reason is noted. No money moves; it is reported again only if its figures change.",
+        close_rows,
+    ),
+}
+
+
+async def of_difference(request: HttpRequest, visitor: Visitor, number: int, back: str) -> HttpResponse:
+    """The confirmation page of an action on an open discrepancy; once it is posted with a reason, the action.
+
+    Raises Http404 for another verb and for a discrepancy that is not the tenant's.
+    """
+    return await confirm_row(
+        request,
+        visitor,
+        ON_PAGES,
+        Difference.async_objects.filter(tenant_id=visitor.tenant.pk, pk=number),
+        expects=BOOKABLE if asked(request).get("do") == "book" else OPEN,
+        noun="discrepancy",
+        plural="discrepancies",
+        target=f"discrepancy {number}",
+        back=back,
+        name_of=lambda row: f"{row.get_kind_display().lower()}: {row.key}",
+    )

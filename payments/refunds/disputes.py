@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from psycopg import AsyncConnection
 
-from payments.models import LedgerEntry
+from payments.models import Dispute, LedgerEntry, Payment
 from payments.money import decimal_text
 from payments.processors.reports import DisputeReport
 from payments.refunds.balance import LockedPayment, lock, move
@@ -31,6 +31,7 @@ RANKS: Final = {
 CLOSED: Final = max(RANKS.values())
 STRIPE_DASHBOARD: Final = "https://dashboard.stripe.com"
 UNKNOWN: Final = 2  # a status that Stripe has added since: open, and not the first
+WITHHELD: Final = "A dispute withholds money of this payment: a refund as well could give the payer the money twice."
 
 
 class KnownDispute(NamedTuple):
@@ -42,6 +43,13 @@ class KnownDispute(NamedTuple):
     movements: int
     amount: int
     due_by: object
+
+
+async def withholds(payment: Payment) -> bool:
+    """Whether a dispute withholds money of this payment, or took it for good."""
+    return await Dispute.async_objects.filter(
+        tenant_id=payment.tenant_id, payment_id=payment.pk, withdrawn__gt=0
+    ).aexists()
 
 
 def rank(status: str) -> int:

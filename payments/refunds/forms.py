@@ -6,9 +6,9 @@ from django.http import Http404
 from django_async_backend.db.transaction import async_atomic
 
 from payments import money
-from payments.errors import DifferentContent
+from payments.errors import DifferentContent, NotRefundable
 from payments.models import Payment
-from payments.refunds import refunds
+from payments.refunds import disputes, refunds
 from payments.refunds.balance import connection_of_transaction, refundable_amount
 from registry.data.loop import sync_twin
 from registry.edge.cards import CARD, holds_card
@@ -77,6 +77,8 @@ async def _carry_out(payment: Payment, form: RefundForm, units: int, actor: str)
     """Create the refund and its audit entry in one transaction."""
     async with async_atomic():
         receipt, event = await refunds.create(connection_of_transaction(), _new_refund(payment, form, units, actor))
+        if await disputes.withholds(payment) and not receipt.replayed:  # asked under the payment's lock
+            raise NotRefundable(disputes.WITHHELD)
         if not receipt.replayed:
             await audit.record(
                 actor=actor,

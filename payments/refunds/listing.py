@@ -95,7 +95,7 @@ async def refunds(
     """A page of refunds; `before`: the id behind which it begins."""
     state = None if filters.state in ("", STOPPED) else filters.state
     more = {"status": state, "stopped": filters.state == STOPPED}
-    found = await _fetch("refunds", tenant_id, filters, limit, before, more)
+    found = await looked_through(SQL["refunds"], tenant_id, filters, limit, before, more)
     if found is None:
         return ReversalPage(timed_out=True)
     rows = [RefundRow._make(row[:-1]) for row in found if row[0] is not None]
@@ -106,16 +106,17 @@ async def disputes(
     tenant_id: int, filters: ReversalFilters, *, limit: int, before: int | None = None
 ) -> ReversalPage[DisputeRow]:
     """A page of disputes; `before`: the id behind which it begins."""
-    found = await _fetch("disputes", tenant_id, filters, limit, before, {"status": filters.state or None})
+    found = await looked_through(SQL["disputes"], tenant_id, filters, limit, before, {"status": filters.state or None})
     if found is None:
         return ReversalPage(timed_out=True)
     rows = [DisputeRow._make(row[:-1]) for row in found if row[0] is not None]
     return ReversalPage.of(rows, limit=limit, ends=found[0][-1])
 
 
-async def _fetch(
-    name: str, tenant_id: int, filters: ReversalFilters, limit: int, before: int | None, more: Mapping[str, Any]
+async def looked_through(
+    sql: str, tenant_id: int, filters: ReversalFilters, limit: int, before: int | None, more: Mapping[str, Any]
 ) -> list[database.Row] | None:
+    """The rows of a list's statement, one more than `limit`, and in each where the look ended; None if it took too long."""
     first, last = ids_beginning(filters.text)
     parameters = {
         "tenant": tenant_id,
@@ -131,6 +132,6 @@ async def _fetch(
         **more,
     }
     try:
-        return await within_limits(SQL[name], parameters)
+        return await within_limits(sql, parameters)
     except TookTooLong:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import UUID
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from psycopg import AsyncConnection
 
 from payments.models import Refund
@@ -16,10 +16,9 @@ from payments.states import RefundStatus
 from registry.data import database, live
 from registry.edge.viewer import Visitor
 from registry.models import Tenant
-from registry.operators.confirm import Action, Confirmed, asked, confirm
+from registry.operators.confirm import Confirmed, RowAction, confirm_row
 from registry.operators.decide import Done, Moved, decide, each
 from registry.operators.rows import guarded
-from registry.operators.scope import require_act
 from registry.operators.switches import for_tenants
 
 SWITCH = f"inline.{inline.OPERATION}"
@@ -131,14 +130,14 @@ QUEUED = guarded(
 
 # -- On the console's pages --------------------------------------------------------------------------------------
 
-ON_PAGES = {  # by verb: name, label, what it means for the money, and what it does
-    "retry": (
+ON_PAGES = {
+    "retry": RowAction(
         "refund.retry",
         "Retry refund",
         "A worker sends it again; one that is uncertain is looked up at the processor first. The payer gets the money back once.",
         retry_rows,
     ),
-    "close": (
+    "close": RowAction(
         "refund.close",
         "Close refund as failed",
         "The amount can be refunded again. If the processor made it after all, a second one would pay the payer twice: look there.",
@@ -152,24 +151,14 @@ async def of_refund(request: HttpRequest, visitor: Visitor, refund_id: UUID, bac
 
     Raises Http404 for another verb and for a refund that is not the tenant's.
     """
-    require_act(visitor)
-    verb = asked(request).get("do", "")
-    mine = Refund.async_objects.filter(tenant_id=visitor.tenant.pk, public_id=refund_id)
-    if verb not in ON_PAGES or not await mine.aexists():
-        raise Http404
-    name, label, warning, perform = ON_PAGES[verb]
-    rows = [refund async for refund in mine.filter(**STOPPED)]
-    action = Action(
-        name=name,
-        label=label,
-        warning=warning,
-        perform=perform,
-        count=len(rows),
+    return await confirm_row(
+        request,
+        visitor,
+        ON_PAGES,
+        Refund.async_objects.filter(tenant_id=visitor.tenant.pk, public_id=refund_id),
+        expects=STOPPED,
         noun="refund",
         target=f"refund {refund_id}",
         back=back,
-        fields=[("do", verb)],
-        rows=rows,
-        shown=[f"{decimal_text(refund.amount, refund.currency)} {refund.currency}" for refund in rows],
+        name_of=lambda refund: f"{decimal_text(refund.amount, refund.currency)} {refund.currency}",
     )
-    return await confirm(request, visitor, action)

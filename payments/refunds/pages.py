@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from payments.models import Payment
 from payments.money import decimal_text
-from payments.refunds import forms
+from payments.refunds import disputes, forms
 from payments.refunds.balance import refundable_amount
 from payments.refunds.refunds import can_refund
 from registry.edge.pages import PageRequest, known, page
@@ -24,7 +24,7 @@ async def refund(request: PageRequest, correlation_id: UUID) -> HttpResponse:
         raise Http404
     if request.method == "POST":
         return await _submit(request, visitor, payment)
-    if not _is_refundable(payment):  # any more: the payment's page says why
+    if not _is_refundable(payment) or await disputes.withholds(payment):  # the payment's page says why
         return redirect(_address("payment_live", visitor, correlation_id))
     return _page(request, visitor, payment, forms.RefundForm(amount=_left(payment), reason="", key=uuid4().hex))
 

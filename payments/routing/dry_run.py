@@ -2,7 +2,8 @@
 
 The attempts that had ended before a payment was sent give the state of each endpoint at that moment: latencies give its pace,
 outcomes its breaker. Health reports are not stored, so the current rules are run in the same way, and the real decisions are shown
-beside both. Each payment counts once, at its first send. Fees are computed as if all payments were booked. The expected success is
+beside both. Each payment counts once, at its first send. Fees are as if all payments were booked: that of the ledger where this
+processor booked the payment and its fee is not edited, because a processor may name its own; else the share of the amount. The expected success is
 a processor's share of booked sends among those with a known outcome, or the tenant's share if it has none. Activation:
 activate.py.
 """
@@ -71,6 +72,8 @@ class Sent(NamedTuple):
     outcome: str
     code: str
     latency_ms: int | None
+    booked_by: int | None = None  # the processor that booked the payment
+    fee: int | None = None  # minor units that it kept, as in the ledger
 
 
 @dataclass(frozen=True)
@@ -202,9 +205,9 @@ def compare(
     moved = [one for one in firsts if before[one.payment_id][0] != after[one.payment_id][0]]
     return DryRun(
         payments=len(firsts),
-        actual=_side(actual, firsts, rules, rates, usual),
-        before=_side(before, firsts, rules, rates, usual),
-        after=_side(after, firsts, changed, rates, usual),
+        actual=_side(actual, firsts, rules, rules, rates, usual),
+        before=_side(before, firsts, rules, rules, rates, usual),
+        after=_side(after, firsts, changed, rules, rates, usual),
         moved=len(moved),
         examples=[
             Example(o.correlation_id, o.amount, o.currency, before[o.payment_id][0], *after[o.payment_id])
@@ -312,15 +315,27 @@ def _rates(rules: Sequence[Rule], sends: Sequence[Sent]) -> tuple[dict[str, floa
     return rates, booked.total() / len(known) if known else None
 
 
+def _fee(one: Sent, rule: Rule, original: Rule) -> int:
+    """The fee of a payment at a processor, in minor units."""
+    if one.fee is not None and one.booked_by == rule.id and rule.fee_ppm == original.fee_ppm:
+        return one.fee
+    return share(one.amount, rule.fee_ppm)
+
+
 def _side(
-    choices: Choices, firsts: Sequence[Sent], rules: Sequence[Rule], rates: dict[str, float], usual: float | None
+    choices: Choices,
+    firsts: Sequence[Sent],
+    rules: Sequence[Rule],
+    original: Sequence[Rule],
+    rates: dict[str, float],
+    usual: float | None,
 ) -> Side:
-    side, fee = Side(), {rule.name: rule.fee_ppm for rule in rules}
+    side, by_name, before = Side(), {rule.name: rule for rule in rules}, {rule.name: rule for rule in original}
     for one in firsts:
         name, _ = choices[one.payment_id]
         side.counts[name] += 1
         if name != WAITS:
-            side.fees[one.currency] += share(one.amount, fee[name])
+            side.fees[one.currency] += _fee(one, by_name[name], before[name])
     sent = [(rates.get(name, usual), count) for name, count in side.counts.items() if name != WAITS]
     if sent and all(rate is not None for rate, _ in sent):
         side.success = sum((rate or 0.0) * count for rate, count in sent) / sum(count for _, count in sent)

@@ -24,12 +24,23 @@ DISABLE = guarded(
     expects={"enabled": True},
     sets={"enabled": False},
 )
+
+
+def _check_enabled(processor: Processor) -> None:
+    """Raises Refused, which names the processor: the selection may have several."""
+    try:
+        accounts.check_enabled(processor, processor.tenant)
+    except accounts.Refused as error:
+        raise accounts.Refused(f"{processor.name} of {processor.tenant.slug}: {error.detail}") from None
+
+
 ENABLE = guarded(
     "processor.enable",
     label="Enable",
     warning=ON,
     expects={"enabled": False},
     sets={"enabled": True},
+    check=_check_enabled,
 )
 CLOSE_BREAKER = guarded(
     "endpoint.close",

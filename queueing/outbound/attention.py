@@ -1,4 +1,4 @@
-"""Sources of attention: webhook deliveries that failed for good, and endpoints that were disabled."""
+"""Sources of attention: webhook deliveries that failed for good, endpoints that fail, and those that were disabled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from registry.operators.attention import COUNTED, Item, Severity, counted, sourc
 from registry.operators.cells import address_of_list
 
 SQL = database.statements(Path(__file__).parent / "sql" / "attention_outbound.sql")
+
+FAILING_FOR = 15 * 60  # seconds without an accepted delivery; a receiver that is restarted or deployed takes less
 
 
 @source("deliveries.failed")
@@ -49,5 +51,29 @@ async def disabled(tenant_ids: Sequence[int] | None) -> list[Item]:
             action="Switch on",
             page="/webhooks",
             admin=address_of_list(WebhookEndpoint, enabled__exact=0),
+        )
+    ]
+
+
+@source("endpoints.failing")
+async def failing(tenant_ids: Sequence[int] | None) -> list[Item]:
+    """Endpoints whose deliveries are still tried again: the receiver can be mended before one of them has failed for good."""
+    asked = {"tenants": tenant_ids, "limit": COUNTED, "patience": FAILING_FOR}
+    [(count, since, url, slug)] = await database.fetch(SQL["failing"], asked, prepare=False)
+    if not count:
+        return []
+    where = f" ({urlsplit(url).netloc})" if count == 1 else ""
+    verb = "accepts" if count == 1 else "accept"
+    return [
+        Item(
+            severity=Severity.WARNING,
+            sentence=f"{counted(count, 'webhook endpoint')}{where} {verb} nothing: deliveries are tried again for three days.",
+            count=count,
+            since=since,
+            action="See the endpoint" if count == 1 else "See the endpoints",
+            page="/webhooks",
+            admin=address_of_list(
+                WebhookEndpoint, enabled__exact=1, failing_since__isempty=0, **({"tenant": slug} if count == 1 else {})
+            ),
         )
     ]

@@ -6,8 +6,9 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 from psycopg import AsyncConnection
 
 from registry.data.loop import sync_twin
@@ -143,6 +144,54 @@ carry_out_sync = sync_twin(carry_out)
 def asked(request: HttpRequest) -> Any:
     """The parameters that name the action: the query of the page that asks, the form of the one that confirms."""
     return request.POST if request.method == "POST" else request.GET
+
+
+@dataclass(frozen=True, slots=True)
+class RowAction:
+    """An action that a list of the console offers for a row."""
+
+    name: str  # `noun.verb`, for the audit trail
+    label: str
+    warning: str
+    perform: Perform
+
+
+async def confirm_row(
+    request: HttpRequest,
+    visitor: Visitor,
+    actions: Mapping[str, RowAction],
+    mine: AsyncQuerySet[Any],
+    *,
+    expects: Mapping[str, Any],
+    noun: str,
+    plural: str = "",
+    target: str,
+    back: str,
+    name_of: Callable[[Any], str],
+) -> HttpResponse:
+    """The confirmation page of the action that the request names by `do`, for the one row of `mine`; once it is posted with a reason,
+    the action. The row has to be as `expects` says. Raises Http404 for another verb, and where there is no row."""
+    require_act(visitor)
+    verb = asked(request).get("do", "")
+    if verb not in actions or not await mine.aexists():
+        raise Http404
+    wanted = actions[verb]
+    rows = [row async for row in mine.filter(**expects)]
+    action = Action(
+        name=wanted.name,
+        label=wanted.label,
+        warning=wanted.warning,
+        perform=wanted.perform,
+        count=len(rows),
+        noun=noun,
+        plural=plural,
+        target=target,
+        back=back,
+        fields=[("do", verb)],
+        rows=rows,
+        shown=[name_of(row) for row in rows],
+    )
+    return await confirm(request, visitor, action)
 
 
 async def confirm(

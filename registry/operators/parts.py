@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 
-from registry.edge.pages import PageRequest
-from registry.edge.viewer import Visitor
+from registry.edge.pages import PageRequest, nowhere
+from registry.edge.viewer import Visitor, visitor_of
+from registry.operators.confirm import asked
 
 TEAM, SETTINGS = "team", "settings"  # the pages that take parts
 
@@ -40,6 +41,33 @@ def register(part: PagePart) -> None:
 def acting(page: str, verb: str) -> PagePart | None:
     """The part of a page that does `verb`."""
     return next((part for part in _parts.values() if part.page == page and verb in part.verbs and part.act), None)
+
+
+async def answer(
+    page: str,
+    request: PageRequest,
+    *,
+    show: Callable[..., Awaitable[HttpResponse]],
+    act: Callable[[PageRequest, Visitor, str], Awaitable[HttpResponse]],
+) -> HttpResponse:
+    """A page that takes parts. `show(request, visitor, status=…, more=…)` is the page, for members. What a form does (`do`) is for
+    owners: that of a part is carried out by the part, anything else by `act`, which raises Http404 for what it does not know."""
+    visitor = await visitor_of(request)
+    if visitor is None:
+        return await nowhere(request)
+    verb = asked(request).get("do")
+    if verb is None and request.method != "POST":
+        return await show(request, visitor)
+    if not visitor.may_own:
+        raise Http404
+    if part := acting(page, verb or ""):
+        assert part.act
+
+        async def with_part(*, status: int = 200, **more: Any) -> HttpResponse:
+            return await show(request, visitor, status=status, more={part.name: more})
+
+        return await part.act(request, visitor, with_part)
+    return await act(request, visitor, verb or "")
 
 
 async def shown(

@@ -30,12 +30,13 @@ def guarded(
     expects: Expected,
     perform: Perform | None = None,
     sets: dict[str, Any] | None = None,
+    check: Callable[[Any], None] | None = None,
     consequence: Callable[[list[Any]], str] | None = None,
 ) -> Callable:
     """An admin action `name` (`noun.verb`) for rows that match `expects`; the page counts the others as left out.
 
     `perform` compares and sets, and records what it did in the same transaction. An action that only sets fields gives
-    them as `sets` instead. `consequence` says what the action means for these rows, beside the warning.
+    them as `sets` instead; `check` raises a Problem for a row that may not be set so, and then nothing is changed. `consequence` says what the action means for these rows, beside the warning.
     """
 
     def action(page: TenantScoped, request: HttpRequest, queryset: models.QuerySet) -> HttpResponse | None:
@@ -51,7 +52,7 @@ def guarded(
             name=name,
             label=label,
             warning=warning,
-            perform=perform or _setting(page, expects, sets or {}),
+            perform=perform or _setting(page, expects, sets or {}, check),
             count=count,
             noun=str(page.opts.verbose_name),
             plural=str(page.opts.verbose_name_plural),
@@ -113,11 +114,16 @@ def _answer(page: TenantScoped, request: HttpRequest, action: Action) -> HttpRes
     return TemplateResponse(request, "admin/guarded_action.html", context)
 
 
-def _setting(page: TenantScoped, expects: Expected, sets: dict[str, Any]) -> Perform:
+def _setting(
+    page: TenantScoped, expects: Expected, sets: dict[str, Any], check: Callable[[Any], None] | None
+) -> Perform:
     """Set fields of rows that are still as expected; one entry of the audit trail per tenant, all in one transaction."""
 
     async def perform(confirmed: Confirmed) -> Done:
         rows = confirmed.action.rows
+        if check:
+            for row in rows:
+                check(row)
 
         async def move(_: AsyncConnection) -> list[Moved]:
             groups = [await _set(page, mine, tenant_id, expects, sets) for tenant_id, mine in _by_tenant(page, rows)]

@@ -275,6 +275,10 @@ BILLING_GRACE_DAYS = whole("BILLING_GRACE_DAYS", 7)  # from a failed invoice to 
 if BILLING_STRIPE_KEY.startswith(("sk_live_", "rk_live_")) and not PRODUCTION:
     raise ImproperlyConfigured("BILLING_STRIPE_KEY wants a test key where ALLOWED_HOSTS names only this machine")
 EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl")
+if EMAIL_URL and not REGISTRY_URL:
+    raise ImproperlyConfigured(
+        "REGISTRY_URL wants the public base URL, such as https://pay.example.com, where EMAIL_URL is set: links in e-mails begin with it"
+    )
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
 MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: payments.billing.mail
 

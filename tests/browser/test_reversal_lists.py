@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 from playwright.async_api import Page, expect
 
-from payments.models import Dispute, Payment, Refund
+from payments.models import Difference, Dispute, Payment, Refund
 from payments.states import SUCCEEDED, RefundStatus
 from tests.browser.conftest import BRIEFLY, hurry, looks_right
 from tests.factories import in_thread, make_payment, make_stripe
@@ -66,7 +66,30 @@ async def test_the_list_of_disputes_says_what_the_money_does_and_looks_right(pag
     await looks_right(page, "disputes", tmp_path)
 
 
-@pytest.mark.parametrize("address", ["/refunds/list", "/disputes/list?q=nothing&status=won"])
+async def test_the_list_of_discrepancies_has_both_sides_and_looks_right(page: Page, tenant, tmp_path: Path):
+    stripe = await in_thread(make_stripe, tenant, "http://127.0.0.1:9")
+    payment = await in_thread(lambda: make_payment(tenant, status=SUCCEEDED, processor=stripe))
+    shared = {"tenant": tenant, "processor": stripe, "their_currency": "BRL", "requested_at": timezone.now()}
+
+    def make() -> None:
+        ours = {"payment_id": payment.pk, "our_status": "succeeded", "our_amount": 1990, "our_currency": "BRL"}
+        same = {"correlation_id": payment.correlation_id, "key": str(payment.correlation_id)}
+        Difference.objects.create(**shared, **ours, **same, kind="amount", their_amount=123_456_789)
+        Difference.objects.create(
+            **shared, kind="missing_here", key="pi_" + "x" * 60, reference="pi_" + "x" * 60, their_amount=990
+        )
+        note = "their operator made a test booking and told us so by telephone " * 3
+        ended = {"resolution": "closed", "resolved_by": "ana", "resolved_at": timezone.now(), "note": note}
+        Difference.objects.create(**shared, **ended, kind="duplicate", key="pi_2", reference="pi_2", their_amount=990)
+
+    await in_thread(make)
+    await page.goto("/discrepancies/list")
+    await expect(page.locator("tbody tr")).to_have_count(3)
+    await expect(page.get_by_role("link", name="Book pi_x")).to_be_visible()
+    await looks_right(page, "discrepancies", tmp_path)
+
+
+@pytest.mark.parametrize("address", ["/discrepancies/list", "/refunds/list", "/disputes/list?q=nothing&status=won"])
 async def test_an_empty_list_says_what_would_fill_it(page: Page, tenant, tmp_path: Path, address: str):
     await page.goto(address)
 

@@ -548,6 +548,37 @@ async def test_a_tenant_chooses_a_plan_later_on_its_own_page(ann, stripe, plan):
     assert (await subscription(slug)).status == Paid.ACTIVE
 
 
+async def test_a_plan_that_cannot_be_taken_is_not_offered_and_says_why(ann, plan):
+    """Without cards: a plan with a price, and the tenant's own."""
+    await in_thread(Plan.objects.exclude(pk=plan.pk).update, offered=False)
+    free = await in_thread(lambda: Plan.objects.create(slug=f"free-{uuid4().hex[:6]}", name="Free", price=0))
+    slug = await ann.founds()
+    address = f"/plan?tenant={slug}"
+    await ann.opens(address)
+    await ann.sends(address, do="subscribe", plan=free.slug)
+
+    page = await ann.opens(address)
+    assert ">Subscribe<" not in page
+    assert "This is your plan." in page and "It has a price, and this service takes no cards." in page
+    for one, why in ((plan, "this service takes no cards"), (free, "This is your plan.")):
+        await ann.opens(address)
+        assert why in await ann.sends(address, do="subscribe", plan=one.slug)
+        assert ann.code == 409
+
+    other = await in_thread(lambda: Plan.objects.create(slug=f"other-{uuid4().hex[:6]}", name="Other", price=0))
+    assert ">Subscribe<" in await ann.opens(address)
+    await ann.sends(address, do="subscribe", plan=other.slug)
+    assert (await subscription(slug)).plan.slug == other.slug
+
+
+async def test_the_own_plan_is_offered_where_it_can_be_paid_by_card(ann, stripe, plan):
+    slug = await ann.founds(plan.slug)
+
+    page = await ann.opens(f"/plan?tenant={slug}")
+
+    assert ">Subscribe<" in page and "This is your plan." not in page
+
+
 async def test_the_return_while_billing_is_off_leads_to_the_plan_with_an_explanation(ann):
     await ann.begins()
 

@@ -68,6 +68,18 @@ async def test_a_lower_fee_elsewhere_moves_the_payments_and_their_fees(tenant, c
     assert found.moved == 10
 
 
+async def test_a_fee_that_the_processor_named_is_the_ledgers_until_it_is_edited(tenant, cheap, dear):
+    """Of 10.00 at 5 %: it kept 0.31 and not 0.50."""
+    await in_thread(sent, tenant, cheap, 2, status="succeeded", processor_id=cheap.pk, fee=31)
+    await in_thread(sent, tenant, cheap, at=10)  # not booked yet
+
+    found = await dry_run.run(tenant_id=tenant.pk, edits={"fallback.fee": "0.14"})
+    edited = await dry_run.run(tenant_id=tenant.pk, edits={"default.fee": "0.06"})
+
+    assert found.actual.fees == found.before.fees == found.after.fees == {"BRL": 31 + 31 + 50}
+    assert (edited.before.fees, edited.after.fees) == ({"BRL": 112}, {"BRL": 180})
+
+
 async def test_fees_are_counted_by_currency(tenant, cheap):
     await in_thread(sent, tenant, cheap, 2)
     await in_thread(sent, tenant, cheap, 1, amount=2000, currency="USD")

@@ -16,6 +16,7 @@ from payments.states import FAILED, SUCCEEDED, UNCERTAIN, RefundStatus
 from registry.operators.attention import Severity
 from tests.attending import named
 from tests.factories import in_thread, make_dead_letter, make_payment, make_processor, make_tenant
+from tests.settling import accept
 
 
 @pytest.fixture
@@ -145,6 +146,35 @@ async def test_a_processor_that_reports_to_be_failing_is_a_warning_and_a_disable
     default.enabled = False
     await in_thread(default.save)
     assert await named("processors.down", [acme.pk]) == []
+
+
+async def test_a_tenant_whose_payments_wait_because_all_its_processors_are_down_is_shown_to_operators(acme, default):
+    other = await in_thread(make_tenant, "other")
+    await in_thread(make_processor, other)
+    for tenant in (acme, other):
+        await accept(tenant, 2)
+    assert await named("processors.none") == []
+
+    down = {"key": default.endpoint, "breaker": "open", "failures": 7, "breaker_changed_at": timezone.now()}
+    await in_thread(Endpoint.objects.create, **down)
+    [item] = await named("processors.none")
+
+    assert item.sentence.startswith("No processor of acme takes payments: 2 payments wait.")
+    assert (item.severity, item.count) == (Severity.CRITICAL, 2)
+    assert parse_qs(urlsplit(item.admin).query) == {"tenant": ["acme"]}
+
+
+async def test_a_tenant_without_waiting_payments_or_with_a_processor_beside_is_not_shown(acme, default):
+    await in_thread(make_tenant)  # without a processor, and without payments
+    await in_thread(Endpoint.objects.create, key=default.endpoint, failing=True, polled_at=timezone.now())
+    assert await named("processors.none") == []
+    await accept(acme, 1)
+    assert len(await named("processors.none")) == 1
+
+    await in_thread(lambda: make_processor(acme, "named", options={"onlyByName": True}))
+    assert len(await named("processors.none")) == 1
+    await in_thread(make_processor, acme, "fallback")
+    assert await named("processors.none") == []
 
 
 async def test_dead_events_of_processors_wait_for_somebody(acme, default):

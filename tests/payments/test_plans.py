@@ -337,8 +337,8 @@ PART = "text that another statement is made of, or no access to a table"
 NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("ledger/prove", "check/recount", "check/purged", "purge/purge_rest", "purge/hold_statistics", "purge/purge_statistics", "figures/trim", "entries/totals",
         "outbound/replayable", "outbound/trim_endpoints", "outbound/close_tenant"), WHOLE),
-    **dict.fromkeys(("search/search", "search/count", "search/limits", "listing/refunds", "listing/disputes"), LIST),
-    **{f"routing/{name}": SMALL for name in SQL["routing"]},
+    **dict.fromkeys(("search/search", "search/count", "search/limits", "listing/refunds", "listing/disputes", "discrepancies/listed"), LIST),
+    **{f"routing/{name}": SMALL for name in SQL["routing"]}, "takers/waiting": HOME,
     **{f"{file}/{name}": HOME for file in SQL if file.startswith("attention_") for name in SQL[file]},
     **dict.fromkeys(("events/positions", "check/stream", "check/accounts", "purge/hold_sandbox", "purge/purge_stream", "accounts/names", "dry_run/rules", "export/live_subscriptions",
         "subscriptions/fee_share", "merchant/unpaid", "merchant/go_live", "outbound/job_secret", "outbound/signing_of",

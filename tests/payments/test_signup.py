@@ -462,6 +462,17 @@ async def test_a_repeated_invitation_replaces_the_role(ann):
     assert found == [("bob@example.com", "owner")]
 
 
+async def test_a_renewed_invitation_ends_the_link_before(ann, bob):
+    await ann.founds()
+    first = await invited(ann, "bob@example.com", "viewer")
+    renewed = await invited(ann, "bob@example.com", "viewer")
+
+    await bob.opens(first)
+    assert (first != renewed, bob.code, bob.title) == (True, 404, "Invitation not valid")
+    await bob.opens(renewed)
+    assert bob.code == 200
+
+
 async def test_emails_are_sent_if_there_is_a_mail_server(ann, settings, mailoutbox):
     settings.EMAIL_URL = "smtp://localhost"
     await ann.founds()

@@ -246,6 +246,35 @@ async def test_failed_jobs_dead_messages_failed_deliveries_and_disabled_endpoint
 # -- The spill ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("minutes", "more", "shown"),
+    [
+        (16, {}, True),
+        (5, {}, False),
+        (None, {}, False),
+        (16, {"enabled": False}, False),
+        (16, {"deleted_at": timezone.now()}, False),
+        (16, {"callback": True}, False),
+    ],
+)
+async def test_an_endpoint_that_accepts_nothing_is_shown_before_its_deliveries_have_failed_for_good(
+    acme, minutes, more, shown
+):
+    since = timezone.now() - timedelta(minutes=minutes) if minutes else None
+    fields = {"uuid": uuid4(), "url": "https://shop.example/hook", "secrets": b"", "failing_since": since}
+    await in_thread(lambda: WebhookEndpoint.objects.create(tenant=acme, **fields, **more))
+
+    found = await named("endpoints.failing")
+
+    assert [(item.sentence, item.since) for item in found] == (
+        [("1 webhook endpoint (shop.example) accepts nothing: deliveries are tried again for three days.", since)]
+        if shown
+        else []
+    )
+    assert await named("endpoints.failing", [acme.pk]) == found
+    assert await named("endpoints.failing", [acme.pk + 1]) == []
+
+
 async def test_records_of_the_spill_that_wait_and_those_set_aside_are_shown(settings, tmp_path, monkeypatch):
     settings.SPILL_FOLDER = tmp_path
     metrics.SPILL_RECORDS.clear()  # of the tests before

@@ -170,6 +170,25 @@ def test_an_action_on_rows_in_the_wrong_state_is_explained(operator, acme):
     assert "Nothing was changed" in said(answer)
 
 
+def test_no_row_is_enabled_where_one_of_them_may_not_be(operator, acme, settings):
+    """A test processor of a live tenant: the commands and the console refuse it too."""
+    settings.PRODUCTION = True
+    acme.mode = "live"
+    acme.save()
+    rows = [
+        make_processor(acme, "bank", kind="http", url="https://bank.example", enabled=False),
+        make_processor(acme, "toy", enabled=False),
+    ]
+
+    answer = confirm(operator, choose(operator, "processor_enable", *rows))
+
+    assert "toy of acme: kind sandbox moves no money" in said(answer)
+    assert not Processor.objects.filter(enabled=True).exists()
+    assert not AuditEntry.objects.exists()
+    confirm(operator, choose(operator, "processor_enable", rows[0]))
+    assert [one.name for one in Processor.objects.filter(enabled=True)] == ["bank"]
+
+
 def test_an_action_works_from_the_rows_own_page_too(operator, acme):
     processor = make_processor(acme)
     fields = {"CHANGE_FORM-action": "processor_disable", "_selected_action": processor.pk}

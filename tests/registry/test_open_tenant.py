@@ -37,7 +37,7 @@ PAGES_FOR_MEMBERS = (
     "queues", "partitions", "dead-letters", "webhooks", "webhooks/kit", "webhooks/callbacks", "webhooks/{}", "webhooks/deliveries/{}", "plan",
     "plan/paid", "balance", "jobs/list", "jobs/schedules", "jobs/schedules/{}", "jobs/{}/live", "jobs/{}/live/events", "workers",
     "developers", "developers/requests", "developers/requests/{}", "team", "settings", "audit",
-    "processors", "processors/{}", "routing", "refunds/list", "disputes/list", "refunds/{}/act", "payments/list/export",
+    "processors", "processors/{}", "routing", "refunds/list", "disputes/list", "discrepancies/list", "refunds/{}/act", "discrepancies/{}/act", "payments/list/export",
 )  # fmt: skip
 
 

@@ -183,6 +183,16 @@ def test_unsafe_values_are_refused_where_debugging_is_off(tmp_path: Path):
     assert allowed == "True"
 
 
+def test_a_mail_server_wants_the_public_address_that_its_links_begin_with(tmp_path: Path):
+    mail = {"EMAIL_URL": "smtp://mail.example"}
+    refused, allowed = together(
+        tmp_path, [("0", mail), ("s.EMAIL_URL", {**mail, "REGISTRY_URL": "https://pay.example.com"})]
+    )
+
+    assert "REGISTRY_URL wants the public base URL" in refused
+    assert allowed == "smtp://mail.example"
+
+
 def test_a_public_host_enables_all_security_settings(tmp_path: Path):
     wanted = (
         "[s.DEBUG, s.SECURE_SSL_REDIRECT, s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SESSION_COOKIE_HTTPONLY]"

@@ -74,6 +74,8 @@ async def _subscribe(request: PageRequest, visitor: Visitor, found: Subscription
         return await _show(
             request, visitor, wrong="There is a paid plan; end it before you choose another.", status=409
         )
+    if refusal := why_not(chosen, found):
+        return await _show(request, visitor, wrong=refusal, status=409)
     if chosen.price == 0:
         await subscriptions.begin(tenant=visitor.tenant, plan=chosen, actor=visitor.actor)
         return redirect(back)
@@ -81,6 +83,16 @@ async def _subscribe(request: PageRequest, visitor: Visitor, found: Subscription
     done = request.build_absolute_uri(reverse("plan_paid"))
     leads_to = await platform.checkout(tenant=visitor.tenant, plan=chosen, email=email, back=back, done=done)
     return await _show(request, visitor, leads_to=leads_to)
+
+
+def why_not(plan: Plan, found: Subscription | None) -> str:
+    """Why a tenant cannot subscribe to this plan now; empty if it can."""
+    is_mine = found is not None and found.plan_id == plan.pk and found.status in subscriptions.HELD
+    if is_mine and (not plan.price or not platform.is_on()):
+        return "This is your plan."
+    if plan.price and not platform.is_on():
+        return "It has a price, and this service takes no cards."
+    return ""
 
 
 async def _end(request: PageRequest, visitor: Visitor, found: Subscription, wanted: bool, here: str) -> HttpResponse:
@@ -136,6 +148,7 @@ async def _subscription(visitor: Visitor) -> Subscription | None:
 async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **more: Any) -> HttpResponse:
     found = await _subscription(visitor)
     invoices, unread = await _invoices(found)
+    plans = [{"plan": one, "why": why_not(one, found)} async for one in Plan.async_objects.filter(offered=True)]
     context = {
         "visitor": visitor,
         "may_own": visitor.may_own,
@@ -144,7 +157,8 @@ async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **
         "banner": await banner(visitor.tenant),
         "invoices": invoices,
         "invoices_unread": unread,
-        "plans": [one async for one in Plan.async_objects.filter(offered=True)],
+        "plans": plans,
+        "choosable": any(not one["why"] for one in plans),
         "billing": platform.is_on(),
         **checks_of(await readiness.look(visitor.tenant)),
         **more,

@@ -9,8 +9,10 @@ from payments.pages.facts import PaymentFacts
 from payments.templatetags.payments import money
 
 DISPUTE_PAGE = "dispute_page"  # verb of the link to the dispute at its processor
-REFUND_PAGE, PROCESSORS, PAYERS_PAGE = "refund_page", "processors", "payers_page"
-LINKS: Final = frozenset({DISPUTE_PAGE, REFUND_PAGE, PROCESSORS, PAYERS_PAGE})  # they change nothing by themselves
+REFUND_PAGE, PROCESSORS, PAYERS_PAGE, DISCREPANCIES_PAGE = "refund_page", "processors", "payers_page", "discrepancies"
+LINKS: Final = frozenset(
+    {DISPUTE_PAGE, REFUND_PAGE, PROCESSORS, PAYERS_PAGE, DISCREPANCIES_PAGE}
+)  # they change nothing by themselves
 FOR_ALL: Final = frozenset({PROCESSORS})  # offered to viewers too
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from payments.models import Difference
-from payments.pages.explain.banner import Banner, Offer, amount_of, of, where
+from payments.pages.explain.banner import DISCREPANCIES_PAGE, Banner, Offer, amount_of, of, where
 from payments.pages.facts import DiscrepancyFact, PaymentFacts
 from payments.states import QUEUED, REQUIRES_ACTION, UNCERTAIN
 
@@ -33,7 +33,7 @@ def discrepancy(facts: PaymentFacts) -> Banner | None:
         what=what,
         money=money,
         check=f"Compare with {found.reference or 'this payment id'} at {found.processor or where(facts)}.",
-        offers=(Offer("recheck", "Re-check"), close),
+        offers=(Offer("recheck", "Re-check"), close, Offer(DISCREPANCIES_PAGE, "All discrepancies")),
     )
 
 

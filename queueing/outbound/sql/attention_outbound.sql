@@ -16,3 +16,15 @@ FROM (
     WHERE NOT enabled AND disabled_reason > '' AND deleted_at IS NULL AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
     LIMIT %(limit)s
 ) e;
+
+-- name: failing
+-- Endpoints that are switched on and have accepted nothing since before `patience` seconds ago. By the partial index of endpoints
+-- that are not deleted and no receivers of callbacks.
+SELECT count(*), min(failing_since), min(url), min(slug)
+FROM (
+    SELECT e.failing_since, e.url, t.slug
+    FROM queueing_webhookendpoint e JOIN registry_tenant t ON t.id = e.tenant_id
+    WHERE e.enabled AND e.failing_since < now() - make_interval(secs => %(patience)s) AND e.deleted_at IS NULL AND NOT e.callback
+        AND (%(tenants)s::bigint[] IS NULL OR e.tenant_id = ANY(%(tenants)s::bigint[]))
+    LIMIT %(limit)s
+) e;

@@ -8,11 +8,10 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django_async_backend.db.transaction import async_atomic
 
-from registry.edge.pages import PageRequest, console_address, nowhere, page
-from registry.edge.viewer import SUPERUSER, Visitor, visitor_of
+from registry.edge.pages import PageRequest, console_address, page
+from registry.edge.viewer import SUPERUSER, Visitor
 from registry.models import Flag, Tenant, known_time_zone
 from registry.operators import parts
-from registry.operators.confirm import asked
 from registry.tenants import audit
 from registry.tenants.time_zones import choices
 
@@ -24,27 +23,12 @@ SWITCHES = {"inline.payment": "Payments", "inline.refund": "Refunds"}
 @page("GET", "HEAD", "POST")
 async def settings(request: PageRequest) -> HttpResponse:
     """The settings; owners change them."""
-    visitor = await visitor_of(request)
-    if visitor is None:
-        return await nowhere(request)
-    verb = asked(request).get("do")
-    if verb is None and request.method != "POST":
-        return await _show(request, visitor)
-    if not visitor.may_own:
-        raise Http404
-    if part := parts.acting(parts.SETTINGS, verb or ""):
-        assert part.act
+    return await parts.answer(parts.SETTINGS, request, show=_show, act=_save)
 
-        async def show(*, status: int = 200, **more: Any) -> HttpResponse:
-            return await _show(request, visitor, status=status, more={part.name: more})
 
-        return await part.act(request, visitor, show)
+async def _save(request: PageRequest, visitor: Visitor, verb: str) -> HttpResponse:
     if verb != "save" or request.method != "POST":
         raise Http404
-    return await _save(request, visitor)
-
-
-async def _save(request: PageRequest, visitor: Visitor) -> HttpResponse:
     form = {name: request.POST.get(name, "").strip() for name in ("name", "time_zone", "max_amount")}
     wanted, errors = _read(form, visitor.tenant)
     if errors:

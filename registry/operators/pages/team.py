@@ -5,8 +5,8 @@ from typing import Any
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 
-from registry.edge.pages import PageRequest, nowhere, page
-from registry.edge.viewer import Visitor, visitor_of
+from registry.edge.pages import PageRequest, page
+from registry.edge.viewer import Visitor
 from registry.models import Membership
 from registry.operators import operate, parts
 from registry.operators.confirm import asked
@@ -16,22 +16,7 @@ from registry.tenants import members
 @page("GET", "HEAD", "POST")
 async def team(request: PageRequest) -> HttpResponse:
     """The members; owners change them."""
-    visitor = await visitor_of(request)
-    if visitor is None:
-        return await nowhere(request)
-    verb = asked(request).get("do")
-    if verb is None and request.method != "POST":
-        return await _show(request, visitor)
-    if not visitor.may_own:
-        raise Http404
-    if part := parts.acting(parts.TEAM, verb or ""):
-        assert part.act
-
-        async def show(*, status: int = 200, **more: Any) -> HttpResponse:
-            return await _show(request, visitor, status=status, more={part.name: more})
-
-        return await part.act(request, visitor, show)
-    return await _change(request, visitor, verb or "")
+    return await parts.answer(parts.TEAM, request, show=_show, act=_change)
 
 
 async def _change(request: PageRequest, visitor: Visitor, verb: str) -> HttpResponse:
