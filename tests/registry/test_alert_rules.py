@@ -13,11 +13,11 @@ from registry.operators.alerts.expressions import (
     LONGEST_WINDOW,
     Aggregate,
     BadExpression,
-    Relation,
     Expression,
     Matcher,
+    Relation,
 )
-from registry.operators.alerts.rules import BadRule, AlertRule, register
+from registry.operators.alerts.rules import AlertRule, BadRule, register
 from registry.operators.attention import Severity
 
 GAUGES = [one for one in Aggregate if not one.is_of_counters]
