@@ -35,7 +35,7 @@ def expressions(draw: st.DrawFn) -> Expression:
     return Expression(
         aggregate=aggregate,
         metric=f"registry_{draw(st.from_regex(r'[a-z]{1,8}', fullmatch=True))}{ending}",
-        comparison=draw(st.sampled_from(Relation)),
+        relation=draw(st.sampled_from(Relation)),
         number=draw(NUMBERS),
         matchers=draw(MATCHERS),
         window=draw(window),
