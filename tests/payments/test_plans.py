@@ -216,7 +216,7 @@ ASKED: dict[str, tuple] = {
     "facts/facts": (SQL["facts"]["facts"], ONE, 40),
     "queries/attempts": (SQL["queries"]["attempts"], {"tenant": TENANT, "payment": 1000}, 20),
     "queries/timeline": (SQL["queries"]["timeline"], {"tenant": TENANT, "payment": 4000}, 10),
-    "figures/unfinished": (SQL["figures"]["unfinished"], {"tenant": TENANT, "limit": 10}, 2120),
+    "figures/unfinished": (SQL["figures"]["unfinished"], {"tenant": TENANT, "limit": 10}, 60),
     "figures/accepted": (SQL["figures"]["accepted"], {"tenant": TENANT, "over": 10}, 10),
     "figures/ended": (SQL["figures"]["ended"], {"tenant": TENANT, "width": 60, "since": AT + timedelta(seconds=6980)}, 40),
     "figures/course": (SQL["figures"]["course"], {"tenant": TENANT, "course_width": 60, "bin": 60, "since": AT + timedelta(seconds=6980)}, 40),
