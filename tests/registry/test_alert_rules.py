@@ -14,11 +14,11 @@ from registry.operators.alerts.expressions import (
     LONGEST_WINDOW,
     Aggregate,
     BadExpression,
-    Comparison,
     Expression,
     Matcher,
+    Relation,
 )
-from registry.operators.alerts.rules import BadRule, Rule, register
+from registry.operators.alerts.rules import AlertRule, BadRule, register
 from registry.operators.attention import Severity
 
 GAUGES = [one for one in Aggregate if not one.is_of_counters]
@@ -36,7 +36,7 @@ def expressions(draw: st.DrawFn) -> Expression:
     return Expression(
         aggregate=aggregate,
         metric=f"registry_{draw(st.from_regex(r'[a-z]{1,8}', fullmatch=True))}{ending}",
-        comparison=draw(st.sampled_from(Comparison)),
+        relation=draw(st.sampled_from(Relation)),
         number=draw(NUMBERS),
         matchers=draw(MATCHERS),
         window=draw(window),
@@ -63,7 +63,7 @@ def test_an_expression_has_an_aggregate_a_metric_labels_a_window_and_a_compariso
     ) == Expression(
         Aggregate.INCREASE,
         "registry_jobs_total",
-        Comparison.GREATER_OR_EQUAL,
+        Relation.GREATER_OR_EQUAL,
         2.5,
         (Matcher("kind", 'a"b'), Matcher("outcome", "done", equal=False)),
         300,
@@ -123,7 +123,7 @@ def test_labels_are_matched_by_equality_only_and_one_that_is_missing_is_empty():
 # -- Rules -----------------------------------------------------------------------------------------------------------
 
 
-def rule(**different: object) -> Rule:
+def rule(**different: object) -> AlertRule:
     given = {
         "name": "a.rule",
         "expression": "max(a) > 1",
@@ -132,7 +132,7 @@ def rule(**different: object) -> Rule:
         "scope": "host",
         "sentence": "It is so.",
     }
-    return Rule(**{**given, **different})  # type: ignore[arg-type]
+    return AlertRule(**{**given, **different})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Aggregate(StrEnum):
         return self in (Aggregate.INCREASE, Aggregate.RATE)
 
 
-class Comparison(StrEnum):
+class Relation(StrEnum):
     """How the number is compared with the rule's own."""
 
     LESS = "<"
@@ -52,17 +52,17 @@ class Comparison(StrEnum):
 
     def holds(self, value: float, number: float) -> bool:
         match self:
-            case Comparison.LESS:
+            case Relation.LESS:
                 return value < number
-            case Comparison.LESS_OR_EQUAL:
+            case Relation.LESS_OR_EQUAL:
                 return value <= number
-            case Comparison.GREATER:
+            case Relation.GREATER:
                 return value > number
-            case Comparison.GREATER_OR_EQUAL:
+            case Relation.GREATER_OR_EQUAL:
                 return value >= number
-            case Comparison.EQUAL:
+            case Relation.EQUAL:
                 return value == number
-            case Comparison.NOT_EQUAL:
+            case Relation.NOT_EQUAL:
                 return value != number
 
 
@@ -88,7 +88,7 @@ class Expression:
 
     aggregate: Aggregate
     metric: str  # name of the sample as /metrics shows it, such as registry_jobs_total
-    comparison: Comparison
+    relation: Relation
     number: float
     matchers: tuple[Matcher, ...] = ()
     window: int | None = None  # seconds
@@ -114,7 +114,7 @@ class Expression:
 
     def holds(self, value: float) -> bool:
         """Whether the condition holds for a value of the aggregate."""
-        return self.comparison.holds(value, self.number)
+        return self.relation.holds(value, self.number)
 
     @property
     def selector(self) -> str:
@@ -123,7 +123,7 @@ class Expression:
         return f"{self.metric}{labels}{f'[{duration(self.window)}]' if self.window is not None else ''}"
 
     def __str__(self) -> str:
-        return f"{self.aggregate}({self.selector}) {self.comparison} {shown(self.number)}"
+        return f"{self.aggregate}({self.selector}) {self.relation} {shown(self.number)}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -172,13 +172,13 @@ class _Reader:
         matchers = self.matchers() if self.has("{") else ()
         window = self.window() if self.has("[") else None
         self.take(r"\)", ") after the metric, its {labels} and its [window]")
-        comparison = Comparison(self.take("[<>]=?|[=!]=", f"one of {' '.join(Comparison)}"))
+        relation = Relation(self.take("[<>]=?|[=!]=", f"one of {' '.join(Relation)}"))
         number = float(self.take(r"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", "a number"))
         self.take(r"\Z", "nothing more")
         return {
             "aggregate": aggregate,
             "metric": metric,
-            "comparison": comparison,
+            "relation": relation,
             "number": number,
             "matchers": matchers,
             "window": window,

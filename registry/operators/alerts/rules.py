@@ -4,7 +4,7 @@ A rule's name is the anchor of its section in docs/operators/runbook.md, as with
 name they are one line on the operators' home.
 
     register(
-        Rule(
+        AlertRule(
             name="workers.none",
             expression="min(registry_workers_alive) < 1",
             for_=30,
@@ -35,7 +35,7 @@ class BadRule(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class AlertRule:
     """A condition on a metric that must not hold for `for_` seconds. One alert each: of the service, or of each host.
 
     scope "service": of values in PostgreSQL, which every host reads alike; evaluated once for the service.
@@ -67,10 +67,10 @@ class Rule:
             raise BadRule(f"{self.name}: counters are counted by the processes of a host: its scope is host")
 
 
-_rules: dict[str, Rule] = {}
+_rules: dict[str, AlertRule] = {}
 
 
-def register(*added: Rule) -> None:
+def register(*added: AlertRule) -> None:
     """Add rules. Raises BadRule for a name that is taken."""
     for rule in added:
         if rule.name in _rules:
@@ -78,11 +78,11 @@ def register(*added: Rule) -> None:
         _rules[rule.name] = rule
 
 
-def rules(scope: Scope | None = None) -> list[Rule]:
+def rules(scope: Scope | None = None) -> list[AlertRule]:
     """The registered rules by name; of one scope, or all."""
     return [rule for _, rule in sorted(_rules.items()) if scope in (None, rule.scope)]
 
 
-def rule_of(name: str) -> Rule | None:
+def rule_of(name: str) -> AlertRule | None:
     """None for a rule that was removed from the code."""
     return _rules.get(name)
