@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from payments.books.attention import WRONG, latest_proof
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -25,7 +25,7 @@ async def _gauges() -> list[GaugeMetricFamily]:
 status.gauges.append(_gauges)
 
 register(
-    Rule(
+    AlertRule(
         name="ledger.proof",
         expression="max(registry_ledger_differences) > 0",
         for_=0,
@@ -33,7 +33,7 @@ register(
         scope="service",
         sentence="The ledger does not add up, or differs from payments, refunds or disputes: money and records differ.",
     ),
-    Rule(
+    AlertRule(
         name="rollups.proof",
         expression="max(registry_rollup_differences) > 0",
         for_=0,

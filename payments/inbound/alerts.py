@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from payments.inbound.attention import dead_events
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -17,7 +17,7 @@ async def _dead() -> list[GaugeMetricFamily]:
 status.gauges.append(_dead)
 
 register(
-    Rule(
+    AlertRule(
         name="inbound.dead",
         expression="max(registry_inbound_dead) > 0",
         for_=0,

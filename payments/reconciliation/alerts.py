@@ -5,7 +5,7 @@ from prometheus_client.core import GaugeMetricFamily
 from payments.models import Difference
 from payments.reconciliation.attention import open_differences
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -20,7 +20,7 @@ async def _differences() -> list[GaugeMetricFamily]:
 status.gauges.append(_differences)
 
 register(
-    Rule(
+    AlertRule(
         name="discrepancies",
         expression="sum(registry_open_differences) > 0",
         for_=0,

@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from payments.refunds.attention import disputes_due, stopped_refunds
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -20,7 +20,7 @@ async def _gauges() -> list[GaugeMetricFamily]:
 status.gauges.append(_gauges)
 
 register(
-    Rule(
+    AlertRule(
         name="refunds.stopped",
         expression="max(registry_refunds_stopped) > 0",
         for_=0,
@@ -28,7 +28,7 @@ register(
         scope="service",
         sentence="Refunds failed in every attempt: money may not have reached the payer.",
     ),
-    Rule(
+    AlertRule(
         name="disputes.due",
         expression="max(registry_disputes_due) > 0",
         for_=0,

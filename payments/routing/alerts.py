@@ -8,7 +8,7 @@ from payments.models import Endpoint
 from payments.routing.attention import SQL, down_endpoints
 from registry.data import database
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import COUNTED, Severity
 
 FAILING = "failing"
@@ -37,7 +37,7 @@ async def _down() -> list[GaugeMetricFamily]:
 status.gauges += [_breakers, _down]
 
 register(
-    Rule(
+    AlertRule(
         name="processors.down",
         expression="sum(registry_processors_down) > 0",
         for_=30,
@@ -45,7 +45,7 @@ register(
         scope="service",
         sentence="A processor is down: its breaker is open or it reports that it is failing. Payments go to others, or wait.",
     ),
-    Rule(
+    AlertRule(
         name="processors.slow",
         expression="max(registry_processor_response_seconds) > 1",
         for_=60,

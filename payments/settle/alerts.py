@@ -5,7 +5,7 @@ from prometheus_client.core import GaugeMetricFamily
 from payments.settle.attention import open_letters
 from payments.states import FAILED, UNCERTAIN
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -23,7 +23,7 @@ async def _dead_letters() -> list[GaugeMetricFamily]:
 status.gauges.append(_dead_letters)
 
 register(
-    Rule(
+    AlertRule(
         name="payments.dead_letters",
         expression="sum(registry_dead_letters) > 0",
         for_=0,

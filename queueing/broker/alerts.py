@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from queueing.broker.attention import dead_messages
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -17,7 +17,7 @@ async def _dead() -> list[GaugeMetricFamily]:
 status.gauges.append(_dead)
 
 register(
-    Rule(
+    AlertRule(
         name="messages.dead",
         expression="max(registry_dead_messages) > 0",
         for_=0,

@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from queueing.jobs.attention import failed_jobs
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -17,7 +17,7 @@ async def _failed() -> list[GaugeMetricFamily]:
 status.gauges.append(_failed)
 
 register(
-    Rule(
+    AlertRule(
         name="jobs.failed",
         expression="max(registry_jobs_failed) > 0",
         for_=0,

@@ -4,7 +4,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from queueing.outbound.attention import disabled_endpoints, failed_deliveries
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -20,7 +20,7 @@ async def _gauges() -> list[GaugeMetricFamily]:
 status.gauges.append(_gauges)
 
 register(
-    Rule(
+    AlertRule(
         name="deliveries.failed",
         expression="max(registry_webhook_deliveries_failed) > 0",
         for_=0,
@@ -28,7 +28,7 @@ register(
         scope="service",
         sentence="Webhook deliveries failed in every attempt: the receivers do not know of these events.",
     ),
-    Rule(
+    AlertRule(
         name="deliveries.failing",
         expression='increase(registry_webhook_tries_total{outcome="failed"}[10m]) > 100',
         for_=0,
@@ -36,7 +36,7 @@ register(
         scope="host",
         sentence="More than 100 tries to deliver webhooks failed within ten minutes. They are repeated for three days.",
     ),
-    Rule(
+    AlertRule(
         name="endpoints.disabled",
         expression="max(registry_webhook_endpoints_disabled) > 0",
         for_=0,

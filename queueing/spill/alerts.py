@@ -1,10 +1,10 @@
 """Alerts about the spill of a host. Its gauges are in health.py and state.py."""
 
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 register(
-    Rule(
+    AlertRule(
         name="spill.waiting",
         expression="sum(registry_spill_records) > 0",
         for_=30,
@@ -12,7 +12,7 @@ register(
         scope="host",
         sentence="Accepted writes have waited in the spill of this host for half a minute. PostgreSQL does not have them yet.",
     ),
-    Rule(
+    AlertRule(
         name="spill.refuses",
         expression="max(registry_spill_refuses) > 0",
         for_=0,
@@ -20,7 +20,7 @@ register(
         scope="host",
         sentence="The spill of this host refuses writes, as PostgreSQL does: payments are answered 503.",
     ),
-    Rule(
+    AlertRule(
         name="spill.set_aside",
         expression="sum(registry_spill_set_aside) > 0",
         for_=0,

@@ -6,7 +6,7 @@ from queueing.work.attention import is_failing, latest_runs, overdue_since, repo
 from queueing.work.table import TABLES
 from registry.data.chores import CHORES
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 
 
@@ -37,7 +37,7 @@ async def _chores() -> list[GaugeMetricFamily]:
 status.gauges += [_alive, _chores]
 
 register(
-    Rule(
+    AlertRule(
         name="workers",
         expression="min(registry_workers_alive) < 1",
         for_=15,
@@ -45,7 +45,7 @@ register(
         scope="service",
         sentence="No worker is alive for a queue: what was accepted there waits.",
     ),
-    Rule(
+    AlertRule(
         name="queues",
         expression="max(registry_queue_oldest_seconds) > 60",
         for_=30,
@@ -53,7 +53,7 @@ register(
         scope="service",
         sentence="A payment or another row of a queue has been due for more than a minute, and no worker took it.",
     ),
-    Rule(
+    AlertRule(
         name="queues.stuck",
         expression="max(registry_queue_oldest_seconds) > 300",
         for_=0,
@@ -62,7 +62,7 @@ register(
         sentence="A payment or another row of a queue has been due for more than five minutes, and no worker took it.",
         runbook="queues",
     ),
-    Rule(
+    AlertRule(
         name="queues.unfinished",
         expression='max(registry_queue_unfinished_seconds{queue="payments"}) > 600',
         for_=0,
@@ -71,7 +71,7 @@ register(
         sentence="A payment was accepted more than ten minutes ago and is not settled.",
         runbook="queues",
     ),
-    Rule(
+    AlertRule(
         name="chores",
         expression="sum(registry_chores) > 0",
         for_=60,
@@ -79,7 +79,7 @@ register(
         scope="service",
         sentence="A periodic task fails, or has not run for two of its intervals.",
     ),
-    Rule(
+    AlertRule(
         name="audit.proof",
         expression="max(registry_audit_broken) > 0",
         for_=0,

@@ -6,7 +6,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from registry.data import database
 from registry.edge import status
-from registry.operators.alerts.rules import Rule, register
+from registry.operators.alerts.rules import AlertRule, register
 from registry.operators.attention import Severity
 from registry.operators.database_attention import (
     SQL,
@@ -76,7 +76,7 @@ status.gauges += [_connections, _snapshot, _replication, _disk, _clock]
 # -- PostgreSQL ------------------------------------------------------------------------------------------------
 
 register(
-    Rule(
+    AlertRule(
         name="database.away",
         expression="max(registry_database_away) > 0",
         for_=15,
@@ -84,7 +84,7 @@ register(
         scope="host",
         sentence="PostgreSQL is unavailable or read-only for this host. Payments are accepted into the spill; nothing settles.",
     ),
-    Rule(
+    AlertRule(
         name="database.statements",
         expression="max(registry_database_statement_refused) > 0",
         for_=0,
@@ -92,7 +92,7 @@ register(
         scope="host",
         sentence="PostgreSQL has refused a statement for a minute: a table, function or permission is missing.",
     ),
-    Rule(
+    AlertRule(
         name="database.pool",
         expression="min(registry_database_pool_requests_waiting[15s]) > 0",
         for_=15,
@@ -100,7 +100,7 @@ register(
         scope="host",
         sentence="Requests wait for a database connection of their process. Those that wait too long are answered 503.",
     ),
-    Rule(
+    AlertRule(
         name="database.connections",
         expression="max(registry_database_connections_ratio) > 0.8",
         for_=60,
@@ -108,7 +108,7 @@ register(
         scope="service",
         sentence="More than 80 % of the connections that PostgreSQL allows are in use. Without a free one, payments go to the spill.",
     ),
-    Rule(
+    AlertRule(
         name="database.snapshot",
         expression="max(registry_database_snapshot_seconds) > 600",
         for_=0,
@@ -116,7 +116,7 @@ register(
         scope="service",
         sentence="A session of PostgreSQL holds a snapshot for more than ten minutes. Work slows down: VACUUM removes nothing newer.",
     ),
-    Rule(
+    AlertRule(
         name="database.replication",
         expression="max(registry_database_replica_seconds) > 60",
         for_=60,
@@ -124,7 +124,7 @@ register(
         scope="service",
         sentence="A replica is more than a minute late. If the primary is lost, what the replica does not have is lost.",
     ),
-    Rule(
+    AlertRule(
         name="database.slots",
         expression="max(registry_database_slot_bytes) > 1073741824",
         for_=60,
@@ -138,7 +138,7 @@ register(
 # -- The host, its Redis and its requests ------------------------------------------------------------------------
 
 register(
-    Rule(
+    AlertRule(
         name="disk",
         expression="min(registry_disk_free_ratio) < 0.15",
         for_=30,
@@ -146,7 +146,7 @@ register(
         scope="host",
         sentence="Less than 15 % of the data folder's disk is free. Without room, neither the spill nor an embedded database can write.",
     ),
-    Rule(
+    AlertRule(
         name="disk.full",
         expression="min(registry_disk_free_ratio) < 0.05",
         for_=0,
@@ -155,7 +155,7 @@ register(
         sentence="Less than 5 % of the data folder's disk is free. Without room, neither the spill nor an embedded database can write.",
         runbook="disk",
     ),
-    Rule(
+    AlertRule(
         name="clock",
         expression="max(registry_clock_offset_seconds) > 10",
         for_=30,
@@ -163,7 +163,7 @@ register(
         scope="host",
         sentence="The clocks of this host and of PostgreSQL differ by more than ten seconds. Signatures and time limits are wrong.",
     ),
-    Rule(
+    AlertRule(
         name="redis",
         expression="min(registry_redis_takes_writes) < 1",
         for_=15,
@@ -171,7 +171,7 @@ register(
         scope="host",
         sentence="Redis takes no writes. Payments go on without it; pages are slower, and rate limits are not enforced.",
     ),
-    Rule(
+    AlertRule(
         name="requests.failing",
         expression="increase(registry_http_server_errors_total[5m]) > 50",
         for_=0,
@@ -179,7 +179,7 @@ register(
         scope="host",
         sentence="More than 50 requests were answered 5xx within five minutes.",
     ),
-    Rule(
+    AlertRule(
         name="books.check",
         expression="max(registry_book_differences) > 0",
         for_=0,
