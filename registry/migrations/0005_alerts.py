@@ -113,7 +113,17 @@ class Migration(migrations.Migration):
                 ],
                 options={
                     "ordering": ["-since"],
-                    "indexes": [models.Index(fields=["resolved_at"], name="alert_resolved_at")],
+                    "indexes": [
+                        models.Index(
+                            condition=models.Q(
+                                ("resolved_at", None),
+                                models.Q(("told_at__isnull", False), ("told_resolved_at", None)),
+                                _connector="OR",
+                            ),
+                            fields=["host"],
+                            name="alert_followed",
+                        )
+                    ],
                     "constraints": [
                         models.UniqueConstraint(
                             condition=models.Q(("resolved_at", None)),

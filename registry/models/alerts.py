@@ -6,6 +6,9 @@ from django_async_backend.db.models.base import AsyncModelMixin
 from django_async_backend.db.models.manager import AsyncManager
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 
+OPEN = models.Q(resolved_at=None)
+TO_BE_TOLD = models.Q(told_at__isnull=False, told_resolved_at=None)  # that it is resolved
+
 
 class Alert(AsyncModelMixin, models.Model):
     """A time for which the condition of an alert rule held. Resolved ones are kept for 90 days."""
@@ -37,11 +40,9 @@ class Alert(AsyncModelMixin, models.Model):
     class Meta:
         ordering = ["-since"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["rule", "host"], condition=models.Q(resolved_at=None), name="one_open_alert_of_a_rule"
-            )
+            models.UniqueConstraint(fields=["rule", "host"], condition=OPEN, name="one_open_alert_of_a_rule")
         ]
-        indexes = [models.Index(fields=["resolved_at"], name="alert_resolved_at")]
+        indexes = [models.Index(fields=["host"], condition=OPEN | TO_BE_TOLD, name="alert_followed")]
 
     def __str__(self) -> str:
         return f"{self.rule} on {self.host}" if self.host else self.rule

@@ -9,7 +9,18 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from registry.settings.variables import encryption_keys, flag, mailer, names, networks, required_url, url, whole
+from registry.settings.variables import (
+    emails,
+    encryption_keys,
+    flag,
+    mailer,
+    names,
+    networks,
+    required_url,
+    signing_secret,
+    url,
+    whole,
+)
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 env = environ.Env()
@@ -264,7 +275,16 @@ if BILLING_STRIPE_KEY.startswith(("sk_live_", "rk_live_")) and not PRODUCTION:
     raise ImproperlyConfigured("BILLING_STRIPE_KEY wants a test key where ALLOWED_HOSTS names only this machine")
 EMAIL_URL = url("EMAIL_URL", os.environ.get("EMAIL_URL", ""), "smtp", "smtps", "smtp+tls", "smtp+ssl")
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
-MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: payments.billing.mail
+MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: registry.tenants.mail
+
+# -- Alerts (registry.operators.alerts) -----------------------------------------------------------
+ALERT_EMAIL = emails("ALERT_EMAIL", os.environ.get("ALERT_EMAIL", ""))  # who is told; EMAIL_URL sends it
+ALERT_WEBHOOK_URL = url("ALERT_WEBHOOK_URL", os.environ.get("ALERT_WEBHOOK_URL", ""), "http", "https")
+ALERT_WEBHOOK_SECRET = signing_secret("ALERT_WEBHOOK_SECRET", os.environ.get("ALERT_WEBHOOK_SECRET", ""))
+if ALERT_EMAIL and not EMAIL_URL:
+    raise ImproperlyConfigured("ALERT_EMAIL wants EMAIL_URL, the mail server that sends to these addresses")
+if ALERT_WEBHOOK_URL and not ALERT_WEBHOOK_SECRET:
+    raise ImproperlyConfigured("ALERT_WEBHOOK_URL wants ALERT_WEBHOOK_SECRET, with which its messages are signed")
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")

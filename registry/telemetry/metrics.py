@@ -97,3 +97,12 @@ QUEEN = {
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 REQUESTS_FAILED = Counter("registry_http_server_errors_total", "Answers 5xx, without those of /health")
 REQUEST_LOG = Counter("registry_request_log_total", "Entries of the log of API requests", ["outcome"])
+ALERTS_FIRING = Gauge(
+    "registry_alerts_firing",
+    "Alerts that fire: of this host, and those of the service on the host that evaluates them",
+    ["rule", "severity"],
+    multiprocess_mode="livemax",
+)
+ALERT_MESSAGES = Counter(
+    "registry_alert_messages_total", "Attempts to send a message about alerts", ["channel", "outcome"]
+)
