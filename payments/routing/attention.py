@@ -16,7 +16,7 @@ NAMED = 3  # processors named of each
 
 @source("processors.down")
 async def down(tenant_ids: Sequence[int] | None) -> list[Item]:
-    rows = await database.fetch(SQL["down"], {"tenants": tenant_ids, "limit": LISTED}, prepare=False)
+    rows = await down_endpoints(tenant_ids, limit=LISTED)
     items = [_item(*row, of_one=tenant_ids is not None and len(tenant_ids) == 1) for row in rows]
     if items or tenant_ids is not None:
         return items
@@ -29,6 +29,11 @@ async def down(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=processors,
         )
     ]
+
+
+async def down_endpoints(tenant_ids: Sequence[int] | None, *, limit: int) -> list[database.Row]:
+    """The statement `down`; its second and third columns are the breaker's state, and whether the endpoint reports to be failing."""
+    return await database.fetch(SQL["down"], {"tenants": tenant_ids, "limit": limit}, prepare=False)
 
 
 def _item(

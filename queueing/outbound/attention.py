@@ -1,6 +1,7 @@
 """Sources of attention: webhook deliveries that failed for good, and endpoints that were disabled."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,8 +15,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_outbound.sq
 
 @source("deliveries.failed")
 async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, endpoints, slug)] = await database.fetch(SQL["failed"], asked, prepare=False)
+    count, since, endpoints, slug = await failed_deliveries(tenant_ids)
     if not count:
         return []
     said = f"{counted(count, 'webhook delivery', 'webhook deliveries')} to {counted(endpoints, 'endpoint')} failed in every attempt: "
@@ -34,8 +34,7 @@ async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
 
 @source("endpoints.disabled")
 async def disabled(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, url)] = await database.fetch(SQL["disabled"], asked, prepare=False)
+    count, since, url = await disabled_endpoints(tenant_ids)
     if not count:
         return []
     where = f" ({urlsplit(url).netloc})" if count == 1 else ""
@@ -51,3 +50,15 @@ async def disabled(tenant_ids: Sequence[int] | None) -> list[Item]:
             admin=address_of_list(WebhookEndpoint, enabled__exact=0),
         )
     ]
+
+
+async def failed_deliveries(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, int, str | None]:
+    """How many, since when, to how many endpoints, and the tenant of the oldest."""
+    [row] = await database.fetch(SQL["failed"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    return row
+
+
+async def disabled_endpoints(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, str]:
+    """How many were switched off for a reason, since when, and the address of one."""
+    [row] = await database.fetch(SQL["disabled"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    return row

@@ -135,10 +135,12 @@ async def ready(request: HttpRequest) -> HttpResponse:
 
 
 async def _pool_gauges() -> list[GaugeMetricFamily]:
-    statistics = {"pool_size": 0, "pool_available": 0, "requests_waiting": 0, **database.statistics()}
+    """Of the process that answers. Callers that wait are counted in every process: metrics.DB_WAITING."""
+    statistics = {"pool_size": 0, "pool_available": 0, **database.statistics()}
     return [
         GaugeMetricFamily(f"registry_database_pool_{name}", f"psycopg_pool's {name}", value=value)
         for name, value in statistics.items()
+        if name != "requests_waiting"
     ]
 
 

@@ -12,3 +12,7 @@ ORDER BY e.breaker_changed_at LIMIT %(limit)s;
 -- name: routable
 -- Enabled processors, and the endpoints that they have.
 SELECT count(*), count(DISTINCT kind || ':' || coalesce(nullif(url, ''), id::text)) FROM payments_processor WHERE enabled;
+
+-- name: breakers
+-- All endpoints by kind and state of their breaker.
+SELECT split_part(key, ':', 1), breaker, count(*) FROM payments_endpoint GROUP BY 1, 2;
