@@ -187,7 +187,7 @@ async def test_two_evaluators_at_once_make_one_alert_and_one_message_for_each_ch
 
 
 async def test_an_evaluator_that_is_elected_evaluates_at_once_and_every_few_seconds(monkeypatch):
-    monkeypatch.setattr("registry.operators.alerts.evaluator.EVERY", 0.1)
+    monkeypatch.setattr("registry.operators.alerts.evaluator.EVERY", {"host": 0.1})
     monkeypatch.setattr("registry.operators.alerts.evaluator.RENEW_EVERY", 0.05)
     with steered(rule()) as gauge:
         one = evaluator()

@@ -15,6 +15,7 @@ from registry.operators.alerts.lock import HeldFile
 from tests.conftest import eventually
 from tests.registry.alerting import HOST, alerts, evaluator, messages, rule, steered
 from tests.registry.test_alert_messages import Receiver, receiver  # noqa: F401 - a fixture
+from tests.registry.test_alerts import silence
 from tests.servers import read_only, unreachable
 
 
@@ -61,6 +62,22 @@ async def test_what_begins_while_postgresql_is_away_is_told_once_and_stored_when
     assert during == said(receiver) == ["firing"]
     assert (alert.status, alert.value, alert.told_at is not None) == ("firing", 9, True)
     assert (message.sent_at is not None, message.due_at, message.message_id) == (True, None, receiver.ids[0])
+
+
+async def test_a_silence_that_was_made_before_holds_while_postgresql_is_away(receiver: Receiver):  # noqa: F811
+    await silence()
+    with steered(rule()) as gauge:
+        one = evaluator()
+        await step(one)
+        async with unreachable():
+            gauge.set(9)
+            for _ in range(2):
+                await step(one)
+        await is_back()
+        await step(one)
+
+    assert [alert.status for alert in await alerts()] == ["firing"]
+    assert said(receiver) == []
 
 
 async def test_what_begins_and_ends_while_postgresql_is_away_is_told_and_kept_as_history(receiver: Receiver):  # noqa: F811
@@ -161,7 +178,7 @@ async def test_of_two_processes_of_a_host_one_tells_while_postgresql_is_away(
     tmp_path: Path,
     monkeypatch,
 ):
-    monkeypatch.setattr(evaluators, "EVERY", 0.05)
+    monkeypatch.setattr(evaluators, "EVERY", {"host": 0.05})
     monkeypatch.setattr(evaluators, "RENEW_EVERY", 0.02)
     pair = [AlertEvaluator("host", HOST, HeldFile(tmp_path / "lock", str(number))) for number in (1, 2)]
     with steered(rule()) as gauge:

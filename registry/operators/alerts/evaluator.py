@@ -32,7 +32,7 @@ from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-EVERY = 5.0  # seconds between two evaluations
+EVERY: dict[Scope, float] = {"service": 10.0, "host": 5.0}  # seconds between two evaluations
 CLOSE_WITHIN = 1.0  # seconds for messages under way at the end of a process
 
 
@@ -72,7 +72,7 @@ class AlertEvaluator:
         self._sending: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Evaluate every EVERY seconds, at once after being elected, until cancelled."""
+        """Evaluate every few seconds (EVERY), at once after being elected, until cancelled."""
         due = 0.0
         while True:
             if not await self.election.hold():
@@ -80,7 +80,7 @@ class AlertEvaluator:
                     self._forget()
                 due = 0.0
             elif (now := time.monotonic()) >= due:
-                due = now + EVERY
+                due = now + EVERY[self.scope]
                 try:
                     await self.evaluate()
                 except Exception:  # the next evaluation may succeed
@@ -116,7 +116,8 @@ class AlertEvaluator:
             self.memory.save(self._decide(self.memory.known, measured, now), now)
             known = self.memory.known
         self._show(known.open)
-        self._send()
+        if self.memory.is_used or (known.messages_wait and self.scope == "service"):
+            self._send()
 
     async def _stored(self, measured: dict[AlertRule, Measured], now: datetime) -> Known | None:
         """The alerts after this evaluation; None if they could not be stored. A save that fails once may have been committed all
@@ -213,7 +214,7 @@ class AlertEvaluator:
             if self.memory.is_used:
                 for message in self.memory.due(self._clock.now()):
                     await sending.attempt(message)
-            elif self.scope == "service":  # one process for the messages of all hosts
+            else:
                 for message in await store.bounded(lambda: store.claim_messages(self._clock.now())):
                     await self._send_stored(message)
         except Unavailable:

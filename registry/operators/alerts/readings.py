@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client.core import Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from registry.edge import status
 from registry.edge.status import Gauge
 
+AT_ONCE = 3  # functions that read at the same time: most use a database connection, which requests need more
+WITHIN = 4.0  # seconds for all of them
 KINDS = {"_total": "counter", "_count": "histogram", "_sum": "histogram", "_bucket": "histogram"}  # else a gauge
 
 type Labels = Mapping[str, str]
@@ -41,8 +43,7 @@ class MetricReader:
         counted = await asyncio.to_thread(status.counted_by_processes, {_kind(name) for name in wanted}, list(wanted))
         readings.add(counted, wanted)
         gauges = list(self._needed(set(wanted) - set(readings.samples)))
-        found = await asyncio.gather(*(status.read_gauge(gauge) for gauge in gauges))
-        for gauge, families in zip(gauges, found, strict=True):
+        for gauge, families in zip(gauges, await _read_all(gauges), strict=True):
             if families is None:
                 readings.unread |= self._names.get(gauge, set(wanted) - self._known()) & set(wanted)
             else:
@@ -61,6 +62,20 @@ class MetricReader:
 
     def _known(self) -> set[str]:
         return {name for names in self._names.values() for name in names}
+
+
+async def _read_all(gauges: Collection[Gauge]) -> list[list[GaugeMetricFamily] | None]:
+    """What each function reads; None for one that fails, or that was not reached in time."""
+    slots, deadline = asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + WITHIN
+
+    async def one(gauge: Gauge) -> list[GaugeMetricFamily] | None:
+        try:
+            async with asyncio.timeout_at(deadline), slots:
+                return await status.read_gauge(gauge)
+        except TimeoutError:
+            return None
+
+    return await asyncio.gather(*map(one, gauges))
 
 
 def _kind(name: str) -> str:

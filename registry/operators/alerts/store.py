@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from django.db.models import Q
@@ -20,6 +21,8 @@ from registry.models.alerts import OPEN, TO_BE_TOLD
 from registry.operators.alerts import messages, states
 from registry.operators.alerts.messages import Told
 from registry.operators.alerts.states import FIRING, HOUR, PENDING, RESOLVED, Fields
+
+SQL = database.statements(Path(__file__).parent / "sql" / "alerts.sql")
 
 WITHIN = 2.0  # seconds for one use of the database: an evaluation must not wait for long
 SILENCES_KEPT = timedelta(days=7)  # after their end they are still read: what fires is told then
@@ -36,6 +39,7 @@ class Known:
         default_factory=list
     )  # resolved, and somebody who was told that they fired does not know
     silences: list[AlertSilence] = field(default_factory=list)
+    messages_wait: bool = False  # whether some message is to be sent, now or later
 
 
 @dataclass(slots=True)
@@ -66,13 +70,18 @@ async def bounded[T](work: Callable[[], Awaitable[T]]) -> T:
 
 async def load(host: str, now: datetime) -> Known:
     """The alerts of a host, or of the service (""), and the silences of late."""
-    known = Known()
+    parameters = {"host": host, "silenced": now - SILENCES_KEPT}
+    [(any_alerts, any_silences, any_messages)] = await database.fetch(SQL["present"], parameters)
+    known = Known(messages_wait=any_messages)
+    if any_silences:
+        known.silences = await silences(now)
+    if not any_alerts:
+        return known
     async for alert in Alert.async_objects.filter(OPEN | TO_BE_TOLD, host=host):
         if alert.status == RESOLVED:
             known.closed.append(alert)
         else:
             known.open[alert.rule] = alert
-    known.silences = await silences(now)
     return known
 
 
@@ -138,6 +147,7 @@ async def _tell(known: Known, now: datetime) -> None:
         if states.is_to_be_told(alert, known.silences, recent, now) and await _mark_told(alert, now):
             told.append(Told(alert, len(recent)))
     if told:
+        known.messages_wait = True
         await AlertMessage.async_objects.abulk_create(messages.about(told, now))
 
 
