@@ -72,8 +72,13 @@ async def load(host: str, now: datetime) -> Known:
             known.closed.append(alert)
         else:
             known.open[alert.rule] = alert
-    known.silences = [one async for one in AlertSilence.async_objects.filter(ends_at__gt=now - SILENCES_KEPT)]
+    known.silences = await silences(now)
     return known
+
+
+async def silences(now: datetime) -> list[AlertSilence]:
+    """Silences that hold, and those that ended of late."""
+    return [one async for one in AlertSilence.async_objects.filter(ends_at__gt=now - SILENCES_KEPT)]
 
 
 async def told_lately(alert: Alert, now: datetime) -> list[datetime]:
