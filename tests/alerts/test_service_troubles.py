@@ -138,8 +138,12 @@ async def test_failed_jobs(alarm: Alarm, api: Api):
 # -- Processors and payments ---------------------------------------------------------------------------------------
 
 
-async def test_an_open_breaker(alarm: Alarm, tenant: Tenant, default: HttpProcessor, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hasten(monkeypatch)
+
+
+async def test_an_open_breaker(alarm: Alarm, quick: None, tenant: Tenant, default: HttpProcessor):
     alert = alarm("processors.down", "a processor answers 500: its breaker opens")
     await alert.is_quiet()
     async with at_work():
