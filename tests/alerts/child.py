@@ -14,7 +14,7 @@ django.setup()
 
 from registry.data.loop import end_loop  # noqa: E402 - after Django's settings
 from registry.operators.alerts import rules  # noqa: E402
-from registry.operators.alerts.evaluator import EVERY, AlertEvaluator  # noqa: E402
+from registry.operators.alerts.evaluator import AlertEvaluator  # noqa: E402
 from tests.alerts.watching import ShiftedClock, evaluated  # noqa: E402
 from tests.registry.alerting import HOST, ElectedAtOnce, states_of_alerts  # noqa: E402
 
@@ -26,13 +26,16 @@ async def main(name: str) -> float:
     assert rule
     rules._rules = {name: rule}
     clock = ShiftedClock()
+    began = clock.step()
     evaluator = AlertEvaluator("host", HOST, ElectedAtOnce(), clock=clock)
+    sender = AlertEvaluator("service", "", ElectedAtOnce(), clock=clock)
     try:
-        while clock.shift < LIMIT:
+        while clock.at - began < LIMIT:
             await evaluated(evaluator)
+            await evaluated(sender)
             if await states_of_alerts() == ["firing"]:
-                return clock.shift
-            clock.shift += EVERY
+                return clock.at - began
+            clock.step()
         raise TimeoutError(f"{name} does not fire")
     finally:
         await end_loop()

@@ -20,6 +20,14 @@ class ShiftedClock(Clock):
     """The real time and what the test has added to it."""
 
     shift: float = 0.0  # seconds
+    at: float = 0.0  # of the latest step
+
+    def step(self) -> float:
+        """Go on to EVERY seconds after the step before, or further where that time has passed; the time then."""
+        now = self.monotonic()
+        self.shift += max(0.0, self.at + EVERY - now)
+        self.at = max(now, self.at + EVERY)
+        return self.at
 
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.shift)
@@ -68,15 +76,11 @@ class Watch:
         host = HOST if rule.scope == "host" else ""
         self.evaluator = AlertEvaluator(rule.scope, host, ElectedAtOnce(), clock=self.clock)
         self.sender = AlertEvaluator("service", "", ElectedAtOnce(), clock=self.clock)
-        self.at = self._next = self.clock.monotonic()  # of the latest evaluation, and of the next
         self.fired = 0.0
 
     async def tick(self) -> None:
-        """An evaluation EVERY seconds after the one before: the clock is advanced by what is missing."""
-        now = self.clock.monotonic()
-        self.clock.shift += max(0.0, self._next - now)
-        self.at = max(now, self._next)
-        self._next = self.at + EVERY
+        """One evaluation, EVERY seconds after the one before."""
+        self.clock.step()
         await evaluated(self.evaluator)
         if self.rule.scope == "host":
             await evaluated(self.sender)
@@ -111,6 +115,6 @@ class Watch:
         began = self.clock.monotonic()
         while not self.told[status]:
             await self.tick()
-            took = self.at - began
+            took = self.clock.at - began
             assert took <= limit, f"{self.rule.name} is not {status} after {took:.0f} s"
         return took
