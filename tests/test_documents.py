@@ -44,6 +44,8 @@ NOT_RUN = {
     f"{MANAGE}spill replay ID…": "requires a quarantined write: tests/queueing/test_spill.py runs it",
     f"{MANAGE}spill drop ID…": "requires a quarantined write: tests/queueing/test_spill.py runs it",
     f"{MANAGE}alerts --test": "calls a receiver: tests/registry/test_alert_messages.py runs it",
+    f"{MANAGE}alerts --export": "writes into a folder of the machine: tests/registry/test_alert_exports.py runs it",
+    "promtool": "wants Prometheus' programs: tests/registry/test_alert_exports.py runs it",
     f"{MANAGE}webhook test": "calls a receiver: tests/queueing/test_webhook_testkit.py runs it",
     ".venv/bin/python -m sandbox": "serves until it is stopped: tests/payments/stripe runs it",
     ".venv/bin/python -m tests.chaos": "takes half an hour",

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from payments.models import Endpoint
+from payments.routing.endpoint import REPORT_VALID_FOR
 from registry.data import database
 from registry.operators.attention import Item, Severity, counted, source
 from registry.operators.cells import address_of_list
@@ -33,7 +34,8 @@ async def down(tenant_ids: Sequence[int] | None) -> list[Item]:
 
 async def down_endpoints(tenant_ids: Sequence[int] | None, *, limit: int) -> list[database.Row]:
     """The statement `down`; its second and third columns are the breaker's state, and whether the endpoint reports to be failing."""
-    return await database.fetch(SQL["down"], {"tenants": tenant_ids, "limit": limit}, prepare=False)
+    asked = {"tenants": tenant_ids, "limit": limit, "valid": REPORT_VALID_FOR}
+    return await database.fetch(SQL["down"], asked, prepare=False)
 
 
 def _item(

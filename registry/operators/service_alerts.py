@@ -94,8 +94,8 @@ register(
     ),
     AlertRule(
         name="database.pool",
-        expression="min(registry_database_pool_requests_waiting[15s]) > 0",
-        for_=15,
+        expression="max(registry_database_pool_requests_waiting) > 0",
+        for_=30,
         severity=Severity.WARNING,
         scope="host",
         sentence="Requests wait for a database connection of their process. Those that wait too long are answered 503.",

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from registry.operators.alerts import exports
 from registry.operators.alerts.dashboard import ROWS
@@ -32,14 +34,23 @@ def rule(expression: str, scope: Scope = "service") -> AlertRule:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_files_of_the_documents_are_those_that_are_exported(name: str):
-    assert (DOCS / name).read_text() == FILES[name], "write them again: manage.py alerts export docs/operators"
+    assert (DOCS / name).read_text() == FILES[name], (
+        "write them again: manage.py alerts --export docs/operators --url https://registry.example.com"
+    )
 
 
 def test_files_are_written_with_the_services_own_address_in_links_to_the_runbook(tmp_path: Path):
-    written = exports.write(tmp_path, "https://pay.example/")
+    said = StringIO()
 
-    assert [path.name for path in written] == list(FILES)
-    assert '"https://pay.example/admin/runbook/#workers"' in written[0].read_text()
+    call_command("alerts", export=tmp_path, url="https://pay.example/", stdout=said)
+
+    assert said.getvalue() == "".join(f"{tmp_path / name} written\n" for name in FILES)
+    assert '"https://pay.example/admin/runbook/#workers"' in (tmp_path / "prometheus-rules.yml").read_text()
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path):
+    with pytest.raises(CommandError, match=r"cannot be written into .*: No such file or directory"):
+        call_command("alerts", export=tmp_path / "nowhere")
 
 
 # -- Prometheus ------------------------------------------------------------------------------------------------------

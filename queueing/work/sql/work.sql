@@ -49,11 +49,16 @@ WHERE {open} AND lease_id = ANY(%(workers)s::bigint[]) AND leased_until > now();
 -- due, leased, not due yet, asked for at a later time; and in seconds, for how long the oldest has been due, and since when the oldest
 -- that is not for later was accepted. {accepted} is when a row begins to wait. Where there are more rows than that, the first ten of
 -- each of `heads` tenants are aged too: else a tenant with a long backlog would hide how long all others wait.
-WITH RECURSIVE sample AS MATERIALIZED (
-    SELECT run_at, leased_until, {accepted} AS accepted
-    FROM {table}
-    WHERE {open} AND run_at < '9999-12-01Z' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
-    ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
+WITH RECURSIVE counted AS MATERIALIZED (
+    SELECT count(*) AS open, count(*) FILTER (WHERE due) AS due, count(*) FILTER (WHERE leased_until >= now()) AS leased,
+        count(*) FILTER (WHERE run_at > now()) AS scheduled, count(*) FILTER (WHERE accepted > now()) AS later,
+        min(run_at) FILTER (WHERE due) AS due_since, min(accepted) FILTER (WHERE accepted <= now()) AS accepted_at
+    FROM (
+        SELECT run_at, leased_until, {accepted} AS accepted, run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AS due
+        FROM {table}
+        WHERE {open} AND run_at < '9999-12-01Z' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
+        ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
+    ) sample
 ), waiting AS (  -- as in `due`
     (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1)
     UNION ALL
@@ -62,8 +67,9 @@ WITH RECURSIVE sample AS MATERIALIZED (
         ORDER BY w.tenant_id, w.priority DESC, w.run_at, w.id LIMIT 1
     )
     FROM waiting WHERE waiting.tenant_id IS NOT NULL
-), beyond AS (
-    SELECT h.*
+), beyond AS MATERIALIZED (
+    SELECT min(h.run_at) FILTER (WHERE h.run_at <= now() AND (h.leased_until IS NULL OR h.leased_until < now())) AS due_since,
+        min(h.accepted) FILTER (WHERE h.accepted <= now()) AS accepted_at
     FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL LIMIT %(heads)s) t
     CROSS JOIN LATERAL (
         SELECT run_at, leased_until, {accepted} AS accepted
@@ -71,16 +77,11 @@ WITH RECURSIVE sample AS MATERIALIZED (
         WHERE tenant_id = t.tenant_id AND {open} AND run_at < '9999-12-01Z'
         ORDER BY priority DESC, run_at, id LIMIT 10
     ) h
-    WHERE %(tenants)s::bigint[] IS NULL AND (SELECT count(*) FROM sample) = %(sample)s
-), sorted AS (
-    SELECT run_at, accepted, leased_until, run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AS due, sampled
-    FROM (SELECT *, true AS sampled FROM sample UNION ALL SELECT *, false FROM beyond) o
+    WHERE %(tenants)s::bigint[] IS NULL AND (SELECT open FROM counted) >= %(sample)s
 )
-SELECT count(*) FILTER (WHERE sampled), count(*) FILTER (WHERE sampled AND due), count(*) FILTER (WHERE sampled AND leased_until >= now()),
-    count(*) FILTER (WHERE sampled AND run_at > now()), count(*) FILTER (WHERE sampled AND accepted > now()),
-    extract(epoch FROM now() - min(run_at) FILTER (WHERE due))::float8,
-    extract(epoch FROM now() - min(accepted) FILTER (WHERE accepted <= now()))::float8
-FROM sorted;
+SELECT open, due, leased, scheduled, later, extract(epoch FROM now() - least(counted.due_since, beyond.due_since))::float8,
+    extract(epoch FROM now() - least(counted.accepted_at, beyond.accepted_at))::float8
+FROM counted, beyond;
 
 -- name: workers
 -- Workers by queue and host: how many report, how many are silent, the latest report, rows in progress and capacity.

@@ -1,28 +1,49 @@
-"""`alerts`: list the alerts that are open; `--test` sends a test message to every channel."""
+"""`alerts`: list the alerts that are open; `--test` sends a test message to every channel; `--export` writes files for Prometheus."""
 
+import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from registry.edge.api import iso
 from registry.management.base import AsyncCommand, add_json
-from registry.operators.alerts import home, messages, sending
+from registry.operators.alerts import exports, home, messages, sending
 from registry.operators.alerts.home import OpenAlert
 from registry.operators.attention import Severity
 
 
 class Command(AsyncCommand):
-    help = "List the alerts that are pending or firing, or try the channels that they are sent by."
+    help = "List the alerts that are pending or firing, try their channels, or export their rules for Prometheus and Grafana."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--test", action="store_true", help="send a test message to ALERT_EMAIL and ALERT_WEBHOOK_URL"
         )
+        parser.add_argument(
+            "--export",
+            type=Path,
+            metavar="FOLDER",
+            help="write the rules for Prometheus and a dashboard for Grafana there",
+        )
+        parser.add_argument("--url", help="of this service, in links to the runbook; REGISTRY_URL by default")
         add_json(parser)
 
-    async def run(self, *, test: bool, json: bool, **_: Any) -> None:
-        await (self._test(json) if test else self._list(json))
+    async def run(self, *, test: bool, export: Path | None, url: str | None, json: bool, **_: Any) -> None:
+        if export:
+            await self._export(export, url or settings.REGISTRY_URL, json)
+        else:
+            await (self._test(json) if test else self._list(json))
+
+    async def _export(self, folder: Path, url: str, as_json: bool) -> None:
+        try:
+            written = await asyncio.to_thread(exports.write, folder, url)
+        except OSError as error:
+            raise CommandError(f"the files cannot be written into {folder}: {error.strerror}") from error
+        paths = [str(path) for path in written]
+        self.report("\n".join(f"{path} written" for path in paths), paths, as_json=as_json)
 
     async def _list(self, as_json: bool) -> None:
         found = await home.open_alerts()

@@ -1,4 +1,4 @@
-"""Writes the files for Prometheus and Grafana that are made from the alert rules and the metrics: `manage.py alerts export`."""
+"""Writes the files for Prometheus and Grafana that are made from the alert rules and the metrics: `manage.py alerts --export`."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from registry.operators.alerts.rules import KEEP_FIRING, AlertRule, rules
 STEP = "5s"  # of subqueries; Prometheus repeats the latest sample between two scrapes
 SCRAPE_GAP = 60  # seconds without an answer to a scrape
 HEAD = """\
-# Alert rules of Registry for Prometheus 2.42 or newer, made by `manage.py alerts export`: change the rules there, not here.
+# Alert rules of Registry for Prometheus 2.42 or newer, made by `manage.py alerts --export`: change the rules there, not here.
 # How to load them, and how they differ from the alerts of the service itself: docs/operators/monitoring.md
 """
 
