@@ -204,8 +204,8 @@ def dashboard() -> str:
             x, y = n * WIDTH % COLUMNS, n * WIDTH // COLUMNS * HEIGHT
             panels.append(_chart(one, _place(x, top + y, WIDTH, HEIGHT)))
         top += -(-len(row) * WIDTH // COLUMNS) * HEIGHT
-    for number, one in enumerate(panels, start=1):
-        one["id"] = number
+    for number, placed in enumerate(panels, start=1):
+        placed["id"] = number
     found = {
         "title": "Registry",
         "uid": "registry-service",
