@@ -40,7 +40,7 @@ register(
     AlertRule(
         name="workers",
         expression="min(registry_workers_alive) < 1",
-        for_=15,
+        for_=30,
         severity=Severity.CRITICAL,
         scope="service",
         sentence="No worker is alive for a queue: what was accepted there waits.",

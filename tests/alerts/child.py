@@ -14,7 +14,7 @@ django.setup()
 
 from registry.data.loop import end_loop  # noqa: E402 - after Django's settings
 from registry.operators.alerts import rules  # noqa: E402
-from registry.operators.alerts.evaluator import AlertEvaluator  # noqa: E402
+from registry.operators.alerts.evaluator import EVERY, AlertEvaluator  # noqa: E402
 from tests.alerts.watching import ShiftedClock, evaluated  # noqa: E402
 from tests.registry.alerting import HOST, ElectedAtOnce, states_of_alerts  # noqa: E402
 
@@ -25,7 +25,7 @@ async def main(name: str) -> float:
     rule = rules.rule_of(name)
     assert rule
     rules._rules = {name: rule}
-    clock = ShiftedClock()
+    clock = ShiftedClock(EVERY[rule.scope])
     began = clock.step()
     evaluator = AlertEvaluator("host", HOST, ElectedAtOnce(), clock=clock)
     sender = AlertEvaluator("service", "", ElectedAtOnce(), clock=clock)

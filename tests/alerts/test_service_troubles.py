@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,9 @@ from registry.data import database
 from registry.data.chores import CHORES, Chore
 from registry.models import BookCheck, Tenant
 from registry.operators import book_checks
+from registry.operators.alerts import rules
+from registry.operators.alerts.evaluator import AlertEvaluator
+from registry.operators.alerts.rules import Scope
 from registry.tenants import audit
 from tests.alerts.conftest import Alarm
 from tests.bed import HttpProcessor
@@ -29,6 +34,7 @@ from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
 from tests.queueing.hooks import again, delivering, endpoint, until
 from tests.queueing.test_jobs import get, post, run, submit
+from tests.registry.alerting import HOST, ElectedAtOnce
 from tests.registry.test_audit_chain import tamper
 from tests.settling import accept, hasten, settle_all, settle_due, until_settled
 
@@ -318,3 +324,45 @@ async def test_webhooks_that_fail_and_fail(alarm: Alarm, tenant: Tenant, sandbox
 
 def failed_tries() -> float:
     return REGISTRY.get_sample_value("registry_webhook_tries_total", {"outcome": "failed"}) or 0.0
+
+
+# -- All rules ---------------------------------------------------------------------------------------------------------
+
+# Rules that no test provokes for real, and why.
+ELSEWHERE = {
+    "database.replication": "wants a second PostgreSQL that replays late: its statement is read in tests/registry/test_attention.py",
+    "database.statements": "wants a statement that is refused for a minute: tests/registry/test_faults.py reads the metric",
+    "deliveries.failed": "counted by the statement of attention: tests/queueing/test_queue_attention.py",
+    "messages.dead": "counted by the statement of attention: tests/queueing/test_queue_attention.py",
+    "inbound.dead": "counted by the statement of attention: tests/payments/test_payment_attention.py",
+    "refunds.stopped": "counted by the statement of attention: tests/payments/test_payment_attention.py",
+    "disputes.due": "counted by the statement of attention: tests/payments/test_payment_attention.py",
+    "discrepancies": "counted by the statement of attention: tests/payments/test_payment_attention.py",
+}
+
+
+def test_every_rule_is_provoked_or_has_a_reason_why_not():
+    texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py")).partition("ELSEWHERE = {")
+    tested = {one.name for one in rules.rules() if f'"{one.name}"' in texts[0] + texts[2].partition("\n}\n")[2]}
+
+    assert {one.name for one in rules.rules()} == tested | ELSEWHERE.keys()
+    assert not tested & ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize("scope", ["service", "host"])
+async def test_where_all_is_well_no_rule_of_the_service_holds(tenant: Tenant, sandbox: None, scope: Scope):
+    """With a worker for each queue, after a payment was settled and everything was proven."""
+    await accept(tenant)
+    await settle_all(tenant)
+    await prove()
+    await check_books()
+    async with workers_of_all_queues():
+        evaluator = AlertEvaluator(scope, HOST if scope == "host" else "", ElectedAtOnce())
+        measured = await evaluator._measure(datetime.now(UTC))
+
+    assert {rule.name for rule in measured} == {rule.name for rule in rules.rules(scope)}
+    assert {rule.name: found.value for rule, found in measured.items() if found.holds} == {}
+    assert {rule.name for rule, found in measured.items() if found.value is None} <= MAY_BE_ABSENT
+
+
+MAY_BE_ABSENT = {"database.away", "database.statements"}  # metrics that a process has only after the first trouble

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from registry.operators.alerts import rules
 from registry.operators.alerts.evaluator import EVERY, AlertEvaluator, Clock
@@ -15,25 +15,31 @@ GRACE = 10.0  # seconds beyond its own time within which an alert must fire, or 
 FIRING, RESOLVED = "firing", "resolved"
 
 
-@dataclass
 class ShiftedClock(Clock):
-    """The real time and what the test has added to it."""
+    """The real time and what the test has added to it. It stands still during an evaluation, which is at `at`."""
 
-    shift: float = 0.0  # seconds
-    at: float = 0.0  # of the latest step
+    def __init__(self, every: float) -> None:
+        self.every = every  # seconds between evaluations
+        self._shift = 0.0  # seconds
+        self._epoch = time.time() - time.monotonic()
+        self.at = time.monotonic() - every
+
+    @property
+    def here(self) -> float:
+        """The time now, between evaluations."""
+        return time.monotonic() + self._shift
 
     def step(self) -> float:
-        """Go on to EVERY seconds after the step before, or further where that time has passed; the time then."""
-        now = self.monotonic()
-        self.shift += max(0.0, self.at + EVERY - now)
-        self.at = max(now, self.at + EVERY)
+        """Go on to `every` seconds after the step before, or further where that time has passed; the time then."""
+        self._shift += max(0.0, self.at + self.every - self.here)
+        self.at = self.here
         return self.at
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.shift)
+        return datetime.fromtimestamp(self.at + self._epoch, UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.shift
+        return self.at
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,14 @@ class Watch:
 
     def __init__(self, rule: AlertRule, trouble: str, receiver: Receiver) -> None:
         self.rule, self.trouble, self.receiver = rule, trouble, receiver
-        self.clock = ShiftedClock()
+        self.clock = ShiftedClock(EVERY[rule.scope])
         host = HOST if rule.scope == "host" else ""
         self.evaluator = AlertEvaluator(rule.scope, host, ElectedAtOnce(), clock=self.clock)
         self.sender = AlertEvaluator("service", "", ElectedAtOnce(), clock=self.clock)
         self.fired = 0.0
 
     async def tick(self) -> None:
-        """One evaluation, EVERY seconds after the one before."""
+        """One evaluation, at the time that the service would make the next."""
         self.clock.step()
         await evaluated(self.evaluator)
         if self.rule.scope == "host":
@@ -100,9 +106,9 @@ class Watch:
         await self.tick()
         assert self.told == Counter()
 
-    async def fires(self, *, within: float = 0.0) -> None:
-        """A message says that the alert fires, within the rule's own time; `within`: of a window that must fill before."""
-        self.fired = await self._until(FIRING, self.rule.for_ + within + GRACE)
+    async def fires(self) -> None:
+        """A message says that the alert fires, within the rule's own time."""
+        self.fired = await self._until(FIRING, self.rule.for_ + GRACE)
 
     async def resolves(self) -> None:
         """A message says that it is resolved, once the trouble has left its window; and nothing else was told or is told."""
@@ -112,7 +118,7 @@ class Watch:
         SEEN.append(Seen(self.trouble, self.rule.name, self.fired, resolved))
 
     async def _until(self, status: str, limit: float) -> float:
-        began = self.clock.monotonic()
+        began = self.clock.here
         while not self.told[status]:
             await self.tick()
             took = self.clock.at - began

@@ -20,6 +20,9 @@ WRITE_EVERY = timedelta(seconds=30)  # between two writes of an alert that only 
 REMOVED_AFTER = timedelta(
     minutes=10
 )  # without an evaluation, an alert of a rule that this version does not have is resolved
+SLACK = timedelta(
+    seconds=1
+)  # evaluations do not begin exactly on time: half of them would decide one evaluation too late
 FLAPPING = 6  # messages about an alert within an hour; beyond that one for each HELD_FOR
 HOUR = timedelta(hours=1)
 HELD_FOR = timedelta(minutes=15)
@@ -50,7 +53,7 @@ def changes(rule: AlertRule, alert: Alert, measured: Measured, now: datetime) ->
         return {"clear_since": None} if alert.clear_since else {}
     if measured.holds:
         seen = _seen(rule, measured, now)
-        if alert.status == PENDING and now - alert.since >= timedelta(seconds=rule.for_):
+        if alert.status == PENDING and now - alert.since >= timedelta(seconds=rule.for_) - SLACK:
             return {"status": FIRING, "fired_at": now, **seen}
         if alert.clear_since:
             return {"clear_since": None, **seen}
@@ -59,7 +62,7 @@ def changes(rule: AlertRule, alert: Alert, measured: Measured, now: datetime) ->
         return None
     if alert.clear_since is None:
         return {"clear_since": now, "read_at": now}
-    if now - alert.clear_since >= timedelta(seconds=KEEP_FIRING):
+    if now - alert.clear_since >= timedelta(seconds=KEEP_FIRING) - SLACK:
         return resolved(now)
     return {}
 
