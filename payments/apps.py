@@ -5,11 +5,12 @@ from importlib import import_module
 from django.apps import AppConfig
 
 # Modules that register something by name when they are imported: drains, chores, handlers of events, go-live checks, gauges,
-# sources of attention, columns to export and erase.
+# sources of attention, alert rules, columns to export and erase.
 CAPABILITIES = (
     "billing.advance",
     "billing.attention",
     "billing.readiness",
+    "books.alerts",
     "books.attention",
     "books.check.ledger",
     "books.check.payments",
@@ -20,6 +21,7 @@ CAPABILITIES = (
     "books.figures",
     "books.ledger",
     "books.webhooks",
+    "inbound.alerts",
     "inbound.attention",
     "inbound.operate",
     "inbound.payments",
@@ -27,15 +29,18 @@ CAPABILITIES = (
     "inbound.refunds",
     "inbound.work",
     "intake.spilling",
+    "reconciliation.alerts",
     "reconciliation.attention",
     "reconciliation.comparison",
     "reconciliation.janitor",
+    "refunds.alerts",
     "refunds.attention",
     "refunds.work",
+    "routing.alerts",
     "routing.attention",
     "routing.takers",
+    "settle.alerts",
     "settle.attention",
-    "settle.health",
     "settle.work",
 )
 

@@ -25,5 +25,6 @@ class QueueingConfig(AppConfig):
 
         for package in ("broker", "jobs", "outbound", "spill", "work"):
             import_module(f"queueing.{package}.attention")
+            import_module(f"queueing.{package}.alerts")
 
         autodiscover_modules("jobs")  # kinds of jobs: `jobs.py` of any app

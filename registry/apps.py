@@ -10,7 +10,8 @@ class RegistryConfig(AppConfig):
     verbose_name = "Tenants and access"
 
     def ready(self) -> None:
-        from registry.operators import book_checks, database_attention, key_attention  # noqa: F401 - chore, gauges, sources
+        from registry.operators import book_checks, database_attention, key_attention, service_alerts  # noqa: F401 - chore, gauges, rules, sources
+        from registry.operators.alerts import attention, retention  # noqa: F401 - its sources and chore
         from registry.tenants import audit_chain  # noqa: F401 - its chore and part of check_books
 
 

@@ -23,6 +23,7 @@ from registry.data import identity, loop_watch
 from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
 from registry.edge.handler import LeanHandler
+from registry.operators.alerts import evaluator
 from registry.tenants import sampling
 
 identity.name()  # before requests are served: a process without the name must not start
@@ -46,13 +47,14 @@ async def application(scope: dict, receive, send) -> None:
 
 
 async def lifespan(receive, send) -> None:
-    """Start tracing, the spill and the inline drain with the process; close everything that it opened at its end."""
+    """Start tracing, the spill, the inline drain and the evaluation of alerts; close everything that the process opened at its end."""
     await receive()
     try:
         loop_watch.watches.get()
         await sampling.start()
         await spill.start()
         await inline.start()
+        evaluator.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
     finally:

@@ -11,13 +11,13 @@ from django.core import signing
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import limits, mail
+from payments.billing import limits
 from payments.billing.errors import InvitationInvalid, StepRefused
 from payments.billing.signup import check_person
 from payments.models import Invitation
 from payments.models.billing import INVITED_FOR
 from registry.models import Membership, Tenant
-from registry.tenants import audit
+from registry.tenants import audit, mail
 
 SALT = "invitation"
 AT_MOST = 50  # open invitations of a tenant

@@ -12,12 +12,12 @@ from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
 from django_async_backend.db.models.query import QuerySet as AsyncQuerySet
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import limits, mail
+from payments.billing import limits
 from payments.billing.signup import check_person
 from registry.data import database
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import TooManyRequests
-from registry.tenants import audit
+from registry.tenants import audit, mail
 
 SUBJECT = "Your password at Registry"
 TEXT = """Somebody, probably you, has forgotten the password of {name} at {where}.

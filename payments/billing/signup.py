@@ -13,13 +13,13 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import mail, subscriptions
+from payments.billing import subscriptions
 from payments.billing.errors import StepRefused
 from payments.models import Plan, SignUp
 from payments.routing import accounts
 from registry.currencies import CURRENCIES
 from registry.models import SLUG, Membership, Tenant
-from registry.tenants import access, audit
+from registry.tenants import access, audit, mail
 
 Step = SignUp.Step
 STEPS = list(Step)

@@ -9,13 +9,13 @@ from typing import Any
 from django.conf import settings
 from django_async_backend.db.transaction import async_atomic
 
-from payments.billing import dunning, mail
+from payments.billing import dunning
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
 from registry.data import database
 from registry.data.cache import Cached
 from registry.models import Tenant
-from registry.tenants import audit
+from registry.tenants import audit, mail
 
 SQL = database.statements(Path(__file__).parent / "sql" / "subscriptions.sql")
 HELD = frozenset({Paid.TRIALING, Paid.ACTIVE, Paid.PAST_DUE})  # taking the same plan again changes nothing

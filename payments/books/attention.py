@@ -43,9 +43,15 @@ async def rollups(tenant_ids: Sequence[int] | None) -> list[Item]:
     )
 
 
-async def _proven(what: str, wrong: Any) -> list[Item]:
+async def latest_proof() -> tuple[datetime, bool, dict[str, int]] | None:
+    """When, whether of the whole ledger, and the counts of payments.books.ledger.Proof; None: nothing was proven yet."""
     proofs = await database.fetch(SQL["proof"], prepare=False)
-    if not proofs:
+    return (proofs[0][0], proofs[0][1], proofs[0][3]) if proofs else None
+
+
+async def _proven(what: str, wrong: Any) -> list[Item]:
+    latest = await latest_proof()
+    if latest is None:
         return [
             Item(
                 known=False,
@@ -53,7 +59,7 @@ async def _proven(what: str, wrong: Any) -> list[Item]:
                 sentence=f"{what} was not proven yet. The first proof runs within half an hour.",
             )
         ]
-    [(at, whole, _, found)] = proofs
+    at, whole, found = latest
     checked = f"{counted(found['payments'], 'payment')} and {counted(found['lines'], 'line')}, {'all' if whole else 'those since the proof before'}"
     if faults := wrong(found):
         return [

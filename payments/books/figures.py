@@ -14,9 +14,9 @@ from payments.models.statistics import HOUR, MINUTE, PER_DOUBLING
 from payments.states import FAILED, SUCCEEDED
 from registry.data import database
 from registry.data.chores import chore
+from registry.operators.attention import COUNTED
 
 SQL = database.statements(Path(__file__).parent / "sql" / "figures.sql")
-COUNTED = 10_000  # payments that wait for their payers
 RATE_OVER = 10  # seconds, for averages per second
 KEEP_MINUTES = timedelta(days=2)
 KEEP_HOURS = timedelta(days=35)
@@ -54,14 +54,15 @@ RANGES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Payments that are not settled. `oldest`: seconds since acceptance, of those that workers are to settle now."""
+    """Payments that are not settled, COUNTED at most. `oldest`: seconds since acceptance, of those that workers are to settle now."""
 
     in_progress: int
     due: int
     retrying: int  # due again later
     scheduled: int  # for a time that has not come
     given_up: int  # dead letters in doubt: nobody asks until an operator decides
-    with_payer: int  # they require an action; at most COUNTED
+    with_payer: int  # they require an action
+    more: bool  # there may be more than were counted
     oldest: float
 
     @property
@@ -71,9 +72,9 @@ class Unfinished:
 
 
 async def unfinished(tenant_id: int) -> Unfinished:
-    [(*counts, oldest)] = await database.fetch(SQL["unfinished"], {"tenant": tenant_id, "limit": COUNTED})
+    [(*counts, more, oldest)] = await database.fetch(SQL["unfinished"], {"tenant": tenant_id, "limit": COUNTED})
     in_progress, due, retrying, scheduled, given_up, with_payer = counts
-    return Unfinished(in_progress, due, retrying, scheduled, given_up, with_payer, round(float(oldest), 1))
+    return Unfinished(in_progress, due, retrying, scheduled, given_up, with_payer, more, round(float(oldest), 1))
 
 
 async def present(tenant_id: int) -> dict[str, Any]:

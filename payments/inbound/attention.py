@@ -1,6 +1,7 @@
 """Source of attention: events of processors that could not be handled."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from payments.models import InboundEvent
@@ -13,9 +14,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_inbound.sql
 
 @source("inbound.dead")
 async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
-    [(count, since, _, slug)] = await database.fetch(
-        SQL["dead"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False
-    )
+    count, since, slug = await dead_events(tenant_ids)
     if not count:
         return []
     said = f"{counted(count, 'event')} of processors could not be handled: a refund or dispute may be missing in our records."
@@ -29,3 +28,10 @@ async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
             admin=address_of_list(InboundEvent, tenant=slug, status="dead"),
         )
     ]
+
+
+async def dead_events(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, str | None]:
+    """How many, since when, and the tenant of the oldest."""
+    asked = {"tenants": tenant_ids, "limit": COUNTED}
+    [(count, since, _, slug)] = await database.fetch(SQL["dead"], asked, prepare=False)
+    return count, since, slug

@@ -21,7 +21,7 @@ from registry.edge.pages import PageRequest, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
 from registry.models import Tenant
 from registry.operators import attention
-from registry.operators.attention import Item, Severity
+from registry.operators.attention import COUNTED, Item, Severity, counted
 
 LINES = ("blue", "amber", "violet", "green", "grey")  # colours of the processors' lines, in the cards' order
 PRESENT_FRESH = 1.0  # seconds; each open page asks every 2 s, and all pages of a process share one answer
@@ -170,7 +170,7 @@ def _amounts(found: dict[str, tuple[int, int]], usual: str) -> list[dict[str, An
 
 
 def _parts(found: Unfinished) -> str:
-    """What the unfinished payments wait for: 95 due, 7 retrying."""
+    """What the unfinished payments wait for: 95 due, 7 retrying. Of the first COUNTED, where there are more."""
     parts = {
         "in progress": found.in_progress,
         "due": found.due,
@@ -179,7 +179,8 @@ def _parts(found: Unfinished) -> str:
         "given up": found.given_up,
         "with the payer": found.with_payer,
     }
-    return ", ".join(f"{count:,} {word}" for word, count in parts.items() if count) or "Nothing waits"
+    said = ", ".join(f"{counted(count)} {word}" for word, count in parts.items() if count) or "Nothing waits"
+    return f"{said}, of the first {COUNTED:,}" if found.more else said
 
 
 def _processor(card: ProcessorCard, number: int, past: dict[str, Any]) -> dict[str, Any]:

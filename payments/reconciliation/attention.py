@@ -14,7 +14,7 @@ MONEY_MOVED = {Difference.Kind.MISSING_HERE, Difference.Kind.MISSING_THERE, Diff
 
 @source("discrepancies")
 async def discrepancies(tenant_ids: Sequence[int] | None) -> list[Item]:
-    rows = await database.fetch(SQL["open"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    rows = await open_differences(tenant_ids)
     if not rows:
         return []
     total = sum(row[1] for row in rows)
@@ -31,3 +31,8 @@ async def discrepancies(tenant_ids: Sequence[int] | None) -> list[Item]:
             admin=address_of_list(Difference),
         )
     ]
+
+
+async def open_differences(tenant_ids: Sequence[int] | None) -> list[database.Row]:
+    """By kind: kind, count, since when."""
+    return await database.fetch(SQL["open"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)

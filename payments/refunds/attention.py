@@ -16,14 +16,24 @@ WANT_ANSWER = ["needs_response", "warning_needs_response"]
 SOON = timedelta(days=3)
 
 
+async def stopped_refunds(tenant_ids: Sequence[int] | None) -> list[database.Row]:
+    """By currency: currency, count, amount, since when, the tenant of the oldest."""
+    return await database.fetch(SQL["stopped"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+
+
+async def disputes_due(tenant_ids: Sequence[int] | None) -> list[database.Row]:
+    """By currency: currency, count, amount, first deadline, how many are due soon, since when, the tenant of the oldest."""
+    asked = {"tenants": tenant_ids, "limit": COUNTED, "statuses": WANT_ANSWER, "soon": SOON.total_seconds()}
+    return await database.fetch(SQL["disputes"], asked, prepare=False)
+
+
 def _amounts(rows: Sequence[tuple[Any, ...]]) -> str:
     return " and ".join(grouped_text(row[2], row[0]) for row in sorted(rows))
 
 
 @source("refunds.stopped")
 async def stopped(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    rows = await database.fetch(SQL["stopped"], asked, prepare=False)
+    rows = await stopped_refunds(tenant_ids)
     if not rows:
         return []
     total = sum(row[1] for row in rows)
@@ -44,8 +54,7 @@ async def stopped(tenant_ids: Sequence[int] | None) -> list[Item]:
 
 @source("disputes.due")
 async def disputes(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED, "statuses": WANT_ANSWER, "soon": SOON.total_seconds()}
-    rows = await database.fetch(SQL["disputes"], asked, prepare=False)
+    rows = await disputes_due(tenant_ids)
     if not rows:
         return []
     total, soon = sum(row[1] for row in rows), sum(row[4] for row in rows)

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from payments.models import Endpoint
+from payments.routing.endpoint import REPORT_VALID_FOR
 from registry.data import database
 from registry.operators.attention import Item, Severity, counted, source
 from registry.operators.cells import address_of_list
@@ -16,7 +17,7 @@ NAMED = 3  # processors named of each
 
 @source("processors.down")
 async def down(tenant_ids: Sequence[int] | None) -> list[Item]:
-    rows = await database.fetch(SQL["down"], {"tenants": tenant_ids, "limit": LISTED}, prepare=False)
+    rows = await down_endpoints(tenant_ids, limit=LISTED)
     items = [_item(*row, of_one=tenant_ids is not None and len(tenant_ids) == 1) for row in rows]
     if items or tenant_ids is not None:
         return items
@@ -29,6 +30,12 @@ async def down(tenant_ids: Sequence[int] | None) -> list[Item]:
             count=processors,
         )
     ]
+
+
+async def down_endpoints(tenant_ids: Sequence[int] | None, *, limit: int) -> list[database.Row]:
+    """The statement `down`; its second and third columns are the breaker's state, and whether the endpoint reports to be failing."""
+    asked = {"tenants": tenant_ids, "limit": limit, "valid": REPORT_VALID_FOR}
+    return await database.fetch(SQL["down"], asked, prepare=False)
 
 
 def _item(

@@ -69,6 +69,10 @@ class EndpointCondition(Condition):
         """How long an answer will take: as measured, or as reported since if that is longer."""
         return max(self._reported_ms(now), *(condition.pace.measured_ms(now) for condition in self.of(account)))
 
+    def recent_ms(self, now: float) -> float:
+        """The longest response time measured lately, of the endpoint or of an account there; 0 where nothing was measured."""
+        return max(condition.pace.recent_ms(now) for condition in (self, *self.accounts.values()))
+
     def is_slow(self, account: Account, now: float) -> bool:
         """Whether an answer takes longer than the tenant's patience, or earlier answers are overdue."""
         return bool(self._reported_ms(now) > account.patience_ms or self._slow(account, now))

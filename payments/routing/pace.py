@@ -12,6 +12,7 @@ SEVERAL = 3  # consecutive payments that were, or are, at least as slow
 OVERDUE_TIMES = 5  # multiple of the usual time after which an answer is overdue
 OVERDUE_MS = 100.0  # milliseconds; a shorter wait is never overdue: it may be our own load
 LOOKED_AT = 50  # of the oldest sends without an answer, among which several tenants must be found
+RECENT = 60.0  # seconds; a slow processor is probed several times in it while payments come
 USUAL_WEIGHT = 0.2  # of the newest answer in the moving average
 FIRST_PAUSE = 0.5  # seconds between probes of a slow processor
 LONGEST_PAUSE = 5.0  # seconds
@@ -59,6 +60,10 @@ class Pace:
     def measured_ms(self, now: float) -> float:
         """The minimum response time of the latest payments; 0 while there are too few."""
         return max(self._common_ms(), self._waiting_ms(now))
+
+    def recent_ms(self, now: float) -> float:
+        """The same, where it was measured in the last RECENT seconds."""
+        return max(self._common_ms() if now - self.measured_at < RECENT else 0.0, self._waiting_ms(now))
 
     def is_slow(self, patience_ms: float, now: float) -> bool:
         """Whether answers take longer than `patience_ms`, or are overdue."""

@@ -13,6 +13,7 @@ from payments.processors.base import Account, Health
 from payments.routing.endpoint import EndpointCondition
 from registry.data import database
 from registry.data.breaker import BreakerState
+from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "routing.sql")
@@ -220,6 +221,15 @@ class RoutingTable:
             endpoint.breaker.changed = False  # it is never written
         for row in rows:
             self._adopt(*row)
+
+    def publish_pace(self) -> None:
+        """Set the metric of response times: by kind, of the slowest address or account there."""
+        now, slowest = time.monotonic(), dict.fromkeys(KINDS, 0.0)
+        for endpoint in self.endpoints.values():
+            if (kind := endpoint.key.partition(":")[0]) in slowest:
+                slowest[kind] = max(slowest[kind], endpoint.recent_ms(now))
+        for kind, ms in slowest.items():
+            metrics.RESPONSE_SECONDS.labels(kind).set(ms / 1000)
 
     async def share(self) -> None:
         """Write this worker's breakers and trends, and read those and the health reports of the others."""

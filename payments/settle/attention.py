@@ -20,8 +20,7 @@ MEANS = {
 
 @source("payments.dead_letters")
 async def dead_letters(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    rows = await database.fetch(SQL["dead_letters"], asked, prepare=False)
+    rows = await open_letters(tenant_ids)
     if not rows:
         return []
     total = sum(row[2] for row in rows)
@@ -38,6 +37,11 @@ async def dead_letters(tenant_ids: Sequence[int] | None) -> list[Item]:
             admin=address_of_list(DeadLetter),
         )
     ]
+
+
+async def open_letters(tenant_ids: Sequence[int] | None) -> list[database.Row]:
+    """Open dead letters by their payments' status and currency: status, currency, count, amount, since when."""
+    return await database.fetch(SQL["dead_letters"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
 
 
 def _statuses(rows: Sequence[tuple[Any, ...]]) -> list[str]:

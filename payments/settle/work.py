@@ -80,6 +80,8 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
     async def close(self) -> None:
         await self._polls.close()
         await super().close()
+        self.routes.endpoints.clear()
+        self.routes.publish_pace()  # a process that lives on measures nothing any more
 
     # -- Claiming ----------------------------------------------------------------------------------------------
 
@@ -259,6 +261,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
 
     async def _share(self) -> None:
         await self.routes.share()
+        self.routes.publish_pace()
         # Nothing of these tenants is claimed, so that only this notices a processor that was added or enabled.
         await self.routes.load(set(self.routes.send_limits()))
         await asyncio.sleep(routing.SYNC_EVERY)

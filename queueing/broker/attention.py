@@ -1,6 +1,7 @@
 """Source of attention: dead messages of queues."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from queueing.models import DeadMessage
@@ -13,8 +14,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_broker.sql"
 
 @source("messages.dead")
 async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, queues, slug)] = await database.fetch(SQL["dead"], asked, prepare=False)
+    count, since, queues, slug = await dead_messages(tenant_ids)
     if not count:
         return []
     return [
@@ -28,3 +28,9 @@ async def dead(tenant_ids: Sequence[int] | None) -> list[Item]:
             admin=address_of_list(DeadMessage, tenant=slug),
         )
     ]
+
+
+async def dead_messages(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, int, str | None]:
+    """How many, since when, of how many queues, and the tenant of the oldest."""
+    [row] = await database.fetch(SQL["dead"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    return row

@@ -1,6 +1,7 @@
 """Source of attention: jobs that failed for good."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from queueing.models import Job
@@ -13,9 +14,7 @@ SQL = database.statements(Path(__file__).parent / "sql" / "attention_jobs.sql")
 
 @source("jobs.failed")
 async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
-    [(count, since, kinds, slug)] = await database.fetch(
-        SQL["failed"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False
-    )
+    count, since, kinds, slug = await failed_jobs(tenant_ids)
     if not count:
         return []
     of = f" of {kinds} kinds" if kinds > 1 else ""
@@ -30,3 +29,9 @@ async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
             admin=address_of_list(Job, tenant=slug, state="failed"),
         )
     ]
+
+
+async def failed_jobs(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, int, str | None]:
+    """How many, since when, of how many kinds, and the tenant of the oldest."""
+    [row] = await database.fetch(SQL["failed"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    return row

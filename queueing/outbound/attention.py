@@ -1,6 +1,7 @@
 """Sources of attention: webhook deliveries that failed for good, endpoints that fail, and those that were disabled."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,8 +17,7 @@ FAILING_FOR = 15 * 60  # seconds without an accepted delivery; a receiver that i
 
 @source("deliveries.failed")
 async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, endpoints, slug)] = await database.fetch(SQL["failed"], asked, prepare=False)
+    count, since, endpoints, slug = await failed_deliveries(tenant_ids)
     if not count:
         return []
     said = f"{counted(count, 'webhook delivery', 'webhook deliveries')} to {counted(endpoints, 'endpoint')} failed in every attempt: "
@@ -36,8 +36,7 @@ async def failed(tenant_ids: Sequence[int] | None) -> list[Item]:
 
 @source("endpoints.disabled")
 async def disabled(tenant_ids: Sequence[int] | None) -> list[Item]:
-    asked = {"tenants": tenant_ids, "limit": COUNTED}
-    [(count, since, url)] = await database.fetch(SQL["disabled"], asked, prepare=False)
+    count, since, url = await disabled_endpoints(tenant_ids)
     if not count:
         return []
     where = f" ({urlsplit(url).netloc})" if count == 1 else ""
@@ -77,3 +76,15 @@ async def failing(tenant_ids: Sequence[int] | None) -> list[Item]:
             ),
         )
     ]
+
+
+async def failed_deliveries(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, int, str | None]:
+    """How many, since when, to how many endpoints, and the tenant of the oldest."""
+    [row] = await database.fetch(SQL["failed"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    return row
+
+
+async def disabled_endpoints(tenant_ids: Sequence[int] | None) -> tuple[int, datetime | None, str]:
+    """How many were switched off for a reason, since when, and the address of one."""
+    [row] = await database.fetch(SQL["disabled"], {"tenants": tenant_ids, "limit": COUNTED}, prepare=False)
+    return row

@@ -1,13 +1,10 @@
-"""Signatures of Standard Webhooks, and an endpoint's signing secrets: encrypted at rest, several during a rotation."""
+"""An endpoint's signing secrets: encrypted at rest, several during a rotation. registry.http.signatures signs with them."""
 
 import base64
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from standardwebhooks import Webhook
 
 from registry.tenants import encryption
 
@@ -56,12 +53,3 @@ class Secrets:
 
 def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def headers(secrets: Sequence[str], message_id: str, at: datetime, body: str) -> dict[str, str]:
-    """`webhook-id`, `webhook-timestamp` and `webhook-signature`, one signature per secret."""
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, body) for secret in secrets),
-    }

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from queueing.outbound import signing, sources
+from queueing.outbound import sources
 from queueing.outbound.messages import message_body, new_message_id
 from queueing.outbound.signing import new_secret
 from queueing.outbound.work import HEADERS, READ_MOST
+from registry.http import signatures
 from registry.http.client import Answer, Client, HttpError
 from registry.http.ssrf import Outside, parted
 
@@ -76,7 +77,7 @@ class Caller:
         return message_body(type, at, source.example(type, subject or uuid4(), sequence, at))
 
     def signed(self, body: str, *, id: str = "", at: datetime | None = None) -> dict[str, str]:
-        return signing.headers([self.secret], id or new_message_id(), at or datetime.now(UTC), body)
+        return signatures.headers([self.secret], id or new_message_id(), at or datetime.now(UTC), body)
 
     async def send(self, body: str, headers: dict[str, str] | None = None) -> ReceiverAnswer:
         started = time.perf_counter()
@@ -131,7 +132,7 @@ async def _at_once(caller: Caller) -> tuple[bool, str]:
 
 async def _two_signatures(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    headers = signing.headers([new_secret(), caller.secret], new_message_id(), datetime.now(UTC), body)
+    headers = signatures.headers([new_secret(), caller.secret], new_message_id(), datetime.now(UTC), body)
     said = await caller.send(body, headers)
     return said.good, said.words
 
@@ -143,7 +144,7 @@ async def _unknown_type(caller: Caller) -> tuple[bool, str]:
 
 async def _bad_signature(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    said = await caller.send(body, signing.headers([new_secret()], new_message_id(), datetime.now(UTC), body))
+    said = await caller.send(body, signatures.headers([new_secret()], new_message_id(), datetime.now(UTC), body))
     return said.refused, said.words
 
 

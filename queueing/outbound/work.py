@@ -11,7 +11,7 @@ from typing import Self
 
 from psycopg import AsyncConnection
 
-from queueing.outbound import endpoints, fanout, job_secret, outcomes, signing
+from queueing.outbound import endpoints, fanout, job_secret, outcomes
 from queueing.outbound.concurrency import FIRST, MOST, EndpointLimits
 from queueing.outbound.outcomes import DeliveryClaim, DeliverySettlement
 from queueing.outbound.retries import GONE
@@ -25,6 +25,7 @@ from registry.data import database
 from registry.data.arrays import Bigints
 from registry.data.database import Row
 from registry.errors import Problem, Unavailable
+from registry.http import signatures
 from registry.http.client import Client, HttpError
 from registry.http.ssrf import Outside, parted
 from registry.telemetry import changes, context, metrics
@@ -167,7 +168,7 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
                 lambda: _EndpointClient(claim, self._outside),
                 fits=lambda client: client.serves(claim),
             )
-            headers = signing.headers(client.secrets.signing(at), claim.message_id, at, claim.body)
+            headers = signatures.headers(client.secrets.signing(at), claim.message_id, at, claim.body)
             signature = headers["webhook-signature"]
             answer = await client.http.request(
                 "POST", client.target_of(claim), claim.body.encode(), limit=SEND_TIMEOUT, headers=headers

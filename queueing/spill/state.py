@@ -28,3 +28,4 @@ class SpillState(msgspec.Struct, frozen=True):
         metrics.SPILL_RECORDS.labels(self.kind).set(self.records)
         metrics.SPILL_BYTES.labels(self.kind).set(self.bytes)
         metrics.SPILL_OLDEST.labels(self.kind).set(self.oldest_seconds)
+        metrics.SPILL_REFUSES.labels(self.kind).set(bool(self.refused))

@@ -36,20 +36,16 @@ async def queues(tenant_ids: Sequence[int] | None) -> list[Item]:
 
 
 def _oldest(standing: Standing) -> str:
-    if not standing.accepted_at:
-        return ""
-    return f" (oldest {span(datetime.now(UTC) - standing.accepted_at)})"
+    return f" (oldest {span(timedelta(seconds=standing.accepted_for))})" if standing.accepted_for else ""
 
 
 def _late(name: str, now: Standing) -> Item | None:
-    today = datetime.now(UTC)
-    due = today - now.due_since if now.due_since else timedelta()
-    accepted = today - now.accepted_at if now.accepted_at else timedelta()
+    due, accepted = timedelta(seconds=now.due_for or 0), timedelta(seconds=now.accepted_for or 0)
     if due < DUE_LATE and accepted < ACCEPTED_LATE:
         return None
     waiting = now.open - now.later
     said = f"The queue {name}: {counted(waiting)} {'waits' if waiting == 1 else 'wait'}, {now.due:,} of them due now"
-    if now.accepted_at:
+    if now.accepted_for:
         said += f"; the oldest was accepted {ago(accepted.total_seconds())} ago"
     if due >= DUE_LATE:
         said += f"; the longest due for {ago(due.total_seconds())}: workers do not keep up"
@@ -57,7 +53,7 @@ def _late(name: str, now: Standing) -> Item | None:
         severity=Severity.CRITICAL if due >= DUE_STUCK else Severity.WARNING,
         sentence=f"{said}.",
         count=waiting,
-        since=now.accepted_at or now.due_since,
+        since=datetime.now(UTC) - (accepted or due),
         action="See the workers",
         admin=address_of_list(Worker),
     )
@@ -70,7 +66,7 @@ def _late(name: str, now: Standing) -> Item | None:
 async def workers(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    rows = await database.fetch(SQL["workers"], {"silent": SILENT_AFTER.total_seconds()}, prepare=False)
+    rows = await reporting()
     items = [*_missing(rows), *_silent(rows)]
     if items:
         return items
@@ -78,6 +74,11 @@ async def workers(tenant_ids: Sequence[int] | None) -> list[Item]:
     busy, capacity = sum(row[5] for row in rows), sum(row[6] for row in rows)
     said = f"{counted(alive, 'worker')} on {counted(len(hosts), 'host')}: {busy:,} of {capacity:,} rows in progress."
     return [Item(severity=Severity.WELL, sentence=said, count=alive)]
+
+
+async def reporting() -> list[database.Row]:
+    """Workers by queue and host: queue, host, alive, silent, latest report, rows in progress, capacity."""
+    return await database.fetch(SQL["workers"], {"silent": SILENT_AFTER.total_seconds()}, prepare=False)
 
 
 def _missing(rows: Sequence[tuple[Any, ...]]) -> list[Item]:
@@ -125,7 +126,7 @@ def _about_workers(severity: Severity, sentence: str, count: int, since: datetim
 async def chores(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    runs = await _runs()
+    runs = await latest_runs()
     items = [item for name in CHORES if name not in PROVES and (item := _troubled(name, runs))]
     if items:
         return items
@@ -143,7 +144,7 @@ async def audit(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
     name = "prove-audit"
-    runs = await _runs()
+    runs = await latest_runs()
     run = runs.get(name)
     if run and run[5]:
         return [Item(severity=Severity.CRITICAL, sentence=f"The audit log was changed: {run[5]}.", since=run[1])]
@@ -169,7 +170,7 @@ async def audit(tenant_ids: Sequence[int] | None) -> list[Item]:
 type Run = tuple[datetime, datetime | None, datetime | None, datetime | None, str, str, datetime]
 
 
-async def _runs() -> dict[str, Run]:
+async def latest_runs() -> dict[str, Run]:
     """By name: started, finished, succeeded, failing since, error, finding, and when the first chore ever ran."""
     return {
         row[0]: (row[1], row[2], row[3], row[4], row[5], row[6], row[7])
@@ -179,26 +180,25 @@ async def _runs() -> dict[str, Run]:
 
 def _troubled(name: str, runs: dict[str, Run]) -> Item | None:
     """The item of a chore that fails, or has not run for two of its intervals."""
+    if is_failing(name, runs):
+        _, _, succeeded, since, error, *_ = runs[name]
+        age = datetime.now(UTC) - succeeded if succeeded else None
+        last = f"It succeeded last {ago(age.total_seconds())} ago." if age else "It never succeeded."
+        return Item(severity=Severity.WARNING, sentence=f"The chore {name} fails: {error}. {last}", since=since)
+    if since := overdue_since(name, runs):
+        said = f"The chore {name} is overdue: it runs every {ago(CHORES[name].every)}."
+        return Item(severity=Severity.WARNING, sentence=said, since=since)
+    return None
+
+
+def is_failing(name: str, runs: dict[str, Run]) -> bool:
+    """Whether the latest run of the chore failed."""
+    return name in runs and runs[name][3] is not None
+
+
+def overdue_since(name: str, runs: dict[str, Run]) -> datetime | None:
+    """When a chore that has not run for two of its intervals began last; for one that never ran, when the first of all did."""
+    first = next(iter(runs.values()))[6] if runs else None
+    last = runs[name][0] if name in runs else first
     patience = timedelta(seconds=CHORES[name].every * 2) + GRACE
-    now = datetime.now(UTC)
-    if run := runs.get(name):
-        started, _, succeeded, failing_since, error, *_ = run
-        if failing_since:
-            last = (
-                f" It succeeded last {ago((now - succeeded).total_seconds())} ago."
-                if succeeded
-                else " It never succeeded."
-            )
-            return Item(
-                severity=Severity.WARNING, sentence=f"The chore {name} fails: {error}.{last}", since=failing_since
-            )
-        overdue_since = started if now - started > patience else None
-    else:
-        first = next(iter(runs.values()))[6] if runs else None
-        overdue_since = first if first and now - first > patience else None
-    if overdue_since is None:
-        return None
-    every = ago(CHORES[name].every)
-    return Item(
-        severity=Severity.WARNING, sentence=f"The chore {name} is overdue: it runs every {every}.", since=overdue_since
-    )
+    return last if last and datetime.now(UTC) - last > patience else None

@@ -17,18 +17,22 @@ async def _workers() -> str:
 
 @status.check("queue")
 async def _queue() -> str:
-    depths = {name: await table.depth() for name, table in TABLES.items()}
-    return "; ".join(f"{name}: {d.waiting} waiting, oldest {d.oldest:.1f} s" for name, d in depths.items())
+    found = {name: await table.standing(None) for name, table in TABLES.items()}
+    return "; ".join(f"{name}: {now.due} waiting, oldest {now.due_for or 0:.1f} s" for name, now in found.items())
 
 
 async def _gauges() -> list[GaugeMetricFamily]:
     depth = GaugeMetricFamily("registry_queue_rows", "Open rows by what they wait for", labels=["queue", "state"])
     age = GaugeMetricFamily("registry_queue_oldest_seconds", "How long the oldest due row has waited", labels=["queue"])
+    unfinished = GaugeMetricFamily(
+        "registry_queue_unfinished_seconds", "How long ago the oldest unfinished row was accepted", labels=["queue"]
+    )
     for name, table in TABLES.items():
-        now = await table.depth()
-        for state in ("waiting", "leased", "scheduled"):
-            depth.add_metric([name, state], getattr(now, state))
-        age.add_metric([name], now.oldest)
+        now = await table.standing(None)
+        for state, count in (("waiting", now.due), ("leased", now.leased), ("scheduled", now.scheduled)):
+            depth.add_metric([name, state], count)
+        age.add_metric([name], now.due_for or 0)
+        unfinished.add_metric([name], now.accepted_for or 0)
     workers = GaugeMetricFamily("registry_workers", "Drains at work", labels=["queue", "pool"])
     use = GaugeMetricFamily("registry_worker_use_ratio", "Rows in flight against capacity", labels=["queue", "pool"])
     processes = GaugeMetricFamily(
@@ -44,7 +48,7 @@ async def _gauges() -> list[GaugeMetricFamily]:
         use.add_metric([name, pool], sum(w.in_flight for w in mine) / capacity if capacity else 0)
         if places := sum(w.places for w in mine):
             processes.add_metric([name, pool], sum(w.processes for w in mine) / places)
-    return [depth, age, workers, use, processes]
+    return [depth, age, unfinished, workers, use, processes]
 
 
 status.gauges.append(_gauges)

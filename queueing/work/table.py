@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -10,12 +9,14 @@ from registry.data import database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "work.sql")
 
-DEPTH_SAMPLE = 100_000  # rows counted at most, so that the count stays cheap
+SAMPLE = 10_000  # rows that are counted at most where people and alerts look, so that it takes some milliseconds
+DEPTH_SAMPLE = 100_000  # rows that are counted at most to scale workers
+HEADS = 1_000  # tenants of a longer queue whose first rows are aged
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The open rows of a work table, by state; counts stop at DEPTH_SAMPLE."""
+    """How much work there is, to scale workers by it; counts stop at DEPTH_SAMPLE."""
 
     waiting: int
     leased: int
@@ -25,13 +26,15 @@ class Depth:
 
 @dataclass(frozen=True)
 class Standing:
-    """Everything that waits in a work table, due or not; counts stop at DEPTH_SAMPLE."""
+    """Everything that waits in a work table, due or not; counts stop at the sample. Ages are seconds by the database's clock."""
 
     open: int
     due: int
+    leased: int
+    scheduled: int  # due later, whatever for
     later: int  # asked for at a later time
-    due_since: datetime | None  # the longest due, which no worker has taken
-    accepted_at: datetime | None  # the first accepted that is not finished; None where the table does not say
+    due_for: float | None  # the longest due, which no worker has taken
+    accepted_for: float | None  # the first accepted that is not finished; None where the table does not say
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ class WorkTable:
         await database.fetch(self._made("release"), {"workers": workers})
 
     async def depth(self) -> Depth:
-        return Depth(*(await database.fetch(self._made("depth"), {"sample": DEPTH_SAMPLE}, repeatable=False))[0])
+        now = await self.standing(None, sample=DEPTH_SAMPLE)
+        return Depth(now.due, now.leased, now.scheduled, now.due_for or 0.0)
 
-    async def standing(self, tenants: Sequence[int] | None) -> Standing:
+    async def standing(self, tenants: Sequence[int] | None, *, sample: int = SAMPLE) -> Standing:
         """All that waits, of these tenants; None: of all."""
-        asked = {"tenants": tenants, "sample": DEPTH_SAMPLE}
+        asked = {"tenants": tenants, "sample": sample, "heads": HEADS}
         return Standing(*(await database.fetch(self._made("standing"), asked, prepare=False))[0])
 
     def _made(self, name: str) -> str:

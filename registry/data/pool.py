@@ -5,7 +5,7 @@ import os
 import select
 import socket
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from registry.data import arrays
+from registry.telemetry import metrics
 
 AWAY_WAIT = (
     1.0  # seconds that a caller waits while the server accepts no connections; DB_POOL_TIMEOUT is for a busy pool
@@ -54,7 +55,9 @@ class Pool(AsyncConnectionPool):
         # idle ones. This loop takes the next one at once.
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
-            conn = await self._next(deadline)
+            # `_pool` has the idle ones; counting costs more than taking one of them.
+            with nullcontext() if self._pool else metrics.DB_WAITING.track_inprogress():
+                conn = await self._next(deadline)
             try:
                 await _still_open(conn)
                 self._lent.add(conn)

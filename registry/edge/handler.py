@@ -153,6 +153,8 @@ class LeanHandler(ASGIHandler):
         self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes
     ) -> None:
         self.count(scope["method"], response.status_code)
+        if response.status_code >= 500 and not scope["path"].startswith("/health"):
+            metrics.REQUESTS_FAILED.inc()
         if response.streaming:
             response["X-Request-Id"], response["X-Content-Type-Options"] = rid.decode(), "nosniff"
             if scope["method"] == "HEAD":

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from registry.data import database, db_breaker, faults, redis_health
@@ -26,7 +26,8 @@ VERSION = "1.0.0"  # of the contract; the queue's clients expect one
 
 type Check = Callable[[], Awaitable[str]]
 checks: dict[str, Check] = {}
-gauges: list[Callable[[], Awaitable[list[GaugeMetricFamily]]]] = []
+type Gauge = Callable[[], Awaitable[list[GaugeMetricFamily]]]
+gauges: list[Gauge] = []
 
 
 def check(name: str) -> Callable[[Check], Check]:
@@ -134,10 +135,12 @@ async def ready(request: HttpRequest) -> HttpResponse:
 
 
 async def _pool_gauges() -> list[GaugeMetricFamily]:
-    statistics = {"pool_size": 0, "pool_available": 0, "requests_waiting": 0, **database.statistics()}
+    """Of the process that answers. Callers that wait are counted in every process: metrics.DB_WAITING."""
+    statistics = {"pool_size": 0, "pool_available": 0, **database.statistics()}
     return [
         GaugeMetricFamily(f"registry_database_pool_{name}", f"psycopg_pool's {name}", value=value)
         for name, value in statistics.items()
+        if name != "requests_waiting"
     ]
 
 
@@ -194,15 +197,32 @@ async def metrics_text() -> bytes:
     """The text of /metrics; gauges that cannot be read now are left out."""
     text = await asyncio.to_thread(_counters)
     for gauge in gauges:
-        try:
-            async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
-                families = await gauge()
-        except Exception:
+        families = await read_gauge(gauge)
+        if families is None:
             continue
         now = CollectorRegistry()
         now.register(Now(families))
         text += generate_latest(now)
     return text
+
+
+async def read_gauge(gauge: Gauge) -> list[GaugeMetricFamily] | None:
+    """What a registered function reads now; None if it fails, or takes longer than CHECK_TIMEOUT."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT), database.own_connection():
+            return await gauge()
+    except Exception:
+        return None
+
+
+def counted_by_processes(kinds: Collection[str], names: Collection[str]) -> list[Metric]:
+    """Metrics of the processes of this host, for callers in a thread: those in files of these kinds (counter, gauge, histogram), or
+    without such files those named. It reads less than the whole of /metrics."""
+    if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
+        return list(REGISTRY.restricted_registry(names).collect())
+    with _reading():
+        files = [str(path) for kind in kinds for path in Path(folder).glob(f"{kind}_*.db")]
+        return list(MultiProcessCollector.merge(files))
 
 
 # -- Description --------------------------------------------------------------------------------------------

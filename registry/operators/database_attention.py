@@ -1,9 +1,9 @@
 """Sources of attention about PostgreSQL and this host's disk: connections, oldest snapshot, replication, room. For operators only."""
 
 import asyncio
-import shutil
+import os
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
@@ -27,7 +27,7 @@ GIB = 1 << 30
 async def connections(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    [(used, most)] = await database.fetch(SQL["connections"], prepare=False)
+    used, most = await used_connections()
     said = f"PostgreSQL: {used} of {most} connections are in use."
     if used < CONNECTIONS_WARN * most:
         return [Item(severity=Severity.WELL, sentence=said, count=used)]
@@ -39,11 +39,11 @@ async def connections(tenant_ids: Sequence[int] | None) -> list[Item]:
 async def snapshot(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    found = await database.fetch(SQL["snapshot"], prepare=False)
-    if not found:
+    oldest = await oldest_snapshot()
+    if oldest is None:
         return [Item(severity=Severity.WELL, sentence="PostgreSQL: no session holds an old snapshot.")]
-    [(pid, since, state, program)] = found
-    age = datetime.now(UTC) - since
+    pid, since, state, program, seconds = oldest
+    age = timedelta(seconds=seconds)
     who = f"process {pid}{f' of {program}' if program else ''}, {state or 'active'}"
     said = f"PostgreSQL: the oldest snapshot is {ago(age.total_seconds())} old ({who})."
     if age < SNAPSHOT_WARN:
@@ -62,12 +62,8 @@ async def snapshot(tenant_ids: Sequence[int] | None) -> list[Item]:
 async def replication(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    replicas = await database.fetch(SQL["replicas"], prepare=False)
-    kept = [
-        f"slot {name} keeps {size / GIB:.1f} GiB"
-        for name, size in await database.fetch(SQL["slots"], prepare=False)
-        if size >= BEHIND_BYTES
-    ]
+    replicas, slots = await connected_replicas(), await unread_slots()
+    kept = [f"slot {name} keeps {size / GIB:.1f} GiB" for name, size in slots if size >= BEHIND_BYTES]
     late = [
         f"{name} is {ago(seconds)} and {(size or 0) / GIB:.1f} GiB behind"
         for name, _, size, seconds in replicas
@@ -84,12 +80,44 @@ async def replication(tenant_ids: Sequence[int] | None) -> list[Item]:
 async def disk(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    usage = await asyncio.to_thread(shutil.disk_usage, settings.REGISTRY_DATA)
-    free = usage.free / usage.total
-    said = f"The disk of {settings.REGISTRY_DATA} has {usage.free / GIB:.1f} GiB free of {usage.total / GIB:.0f} GiB ({free:.0%})."
+    room, size = await room_on_disk()
+    free = room / size
+    said = f"The disk of {settings.REGISTRY_DATA} has {room / GIB:.1f} GiB free of {size / GIB:.0f} GiB ({free:.0%})."
     if free >= ROOM_WARN:
         return [Item(severity=Severity.WELL, sentence=said)]
     severity = Severity.CRITICAL if free < ROOM_LOW else Severity.WARNING
     return [
         Item(severity=severity, sentence=f"{said} Without room neither the spill nor an embedded database can write.")
     ]
+
+
+# -- What is asked, here and by the gauges of service_alerts.py ---------------------------------------------------
+
+
+async def used_connections() -> tuple[int, int]:
+    """Connections of clients, and the most that ordinary roles may open."""
+    [(used, most)] = await database.fetch(SQL["connections"], prepare=False)
+    return used, most
+
+
+async def oldest_snapshot() -> tuple[int, datetime, str, str, float] | None:
+    """The session's process, the beginning of its transaction, its state, its program, and the age in seconds."""
+    found = await database.fetch(SQL["snapshot"], prepare=False)
+    return found[0] if found else None
+
+
+async def connected_replicas() -> list[database.Row]:
+    """Name, state, bytes behind (may be None) and seconds behind."""
+    return await database.fetch(SQL["replicas"], prepare=False)
+
+
+async def unread_slots() -> list[database.Row]:
+    """Name and bytes of WAL kept."""
+    return await database.fetch(SQL["slots"], prepare=False)
+
+
+async def room_on_disk() -> tuple[int, int]:
+    """Bytes that the service may still write to the disk of its data folder, and the disk's size for it."""
+    disk = await asyncio.to_thread(os.statvfs, settings.REGISTRY_DATA)
+    free, used = disk.f_bavail * disk.f_frsize, (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    return free, used + free

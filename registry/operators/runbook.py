@@ -1,4 +1,4 @@
-"""The runbook of the operators, docs/operators/runbook.md: a section for each source of attention, shown in the admin too."""
+"""The runbook of the operators, docs/operators/runbook.md: a section for each source of attention and each alert, shown in the admin too."""
 
 import re
 from functools import cache
@@ -9,16 +9,17 @@ from django.conf import settings
 
 PATH = Path("docs") / "operators" / "runbook.md"
 _section = re.compile(r"^## (?P<name>[a-z_.]+)\n(?P<text>.*?)(?=^## |\Z)", re.M | re.S)
-_part = re.compile(r"^\*\*(?P<title>Means|Check|Do)\*\*: (?P<text>.*?)(?=\n\n|\n\*\*|\Z)", re.M | re.S)
+_part = re.compile(r"^\*\*(?P<title>Means|Check|Do|Resolves)\*\*: (?P<text>.*?)(?=\n\n|\n\*\*|\Z)", re.M | re.S)
 
 
 class RunbookSection(NamedTuple):
-    """What an item means, what to check, what to do."""
+    """What an item or alert means, what to check, what to do, how it ends."""
 
     name: str
     means: str
     check: str
     do: str
+    resolves: str
 
     @property
     def line(self) -> str:
@@ -37,4 +38,6 @@ def sections() -> dict[str, RunbookSection]:
 
 def _read(name: str, text: str) -> RunbookSection:
     parts = {found["title"]: " ".join(found["text"].split()) for found in _part.finditer(text)}
-    return RunbookSection(name, parts.get("Means", ""), parts.get("Check", ""), parts.get("Do", ""))
+    return RunbookSection(
+        name, parts.get("Means", ""), parts.get("Check", ""), parts.get("Do", ""), parts.get("Resolves", "")
+    )

@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 
+from registry.operators.alerts.home import OpenAlert, combined, open_alerts_sync
 from registry.operators.attention import Item, Severity, report_sync
 from registry.operators.cells import exact, pill, since_then
 from registry.operators.runbook import sections
@@ -43,9 +44,10 @@ class OperationsSite(admin.AdminSite):
         """What needs attention of the person's tenants, a superuser's of the service too. The page asks again for that part."""
         scope = scope_of(request)
         found = report_sync(None if scope.everything else scope.tenants())
+        lines = combined(found, open_alerts_sync() if scope.everything else [])
         context = {
-            "attention": [_shown(item) for item in found if item.severity is not Severity.WELL],
-            "well": [_shown(item) for item in found if item.severity is Severity.WELL],
+            "attention": [_shown(*line) for line in lines if line[0].severity is not Severity.WELL],
+            "well": [_shown(*line) for line in lines if line[0].severity is Severity.WELL],
             "read_at": exact(timezone.now()),
         }
         if request.headers.get("HX-Request"):
@@ -94,8 +96,8 @@ def runbook(request: HttpRequest) -> HttpResponse:
     return TemplateResponse(request, "admin/runbook.html", context)
 
 
-def _shown(item: Item) -> dict[str, Any]:
-    """An item as the template shows it."""
+def _shown(item: Item, alerts: Sequence[OpenAlert]) -> dict[str, Any]:
+    """An item and the alerts of its name, as the template shows them."""
     section = sections().get(item.name)
     look: Sequence[str] = LOOKS.get(item.severity, UNKNOWN) if item.known else UNKNOWN
     return {
@@ -106,4 +108,5 @@ def _shown(item: Item) -> dict[str, Any]:
         "action": item.action,
         "address": item.admin or item.page,
         "line": section.line if section and item.known else "",
+        "alerts": alerts,
     }

@@ -10,6 +10,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from registry.settings.variables import (
+    emails,
     encryption_keys,
     flag,
     mailer,
@@ -18,6 +19,7 @@ from registry.settings.variables import (
     pairs,
     required_url,
     share,
+    signing_secret,
     url,
     url_with,
     whole,
@@ -280,7 +282,16 @@ if EMAIL_URL and not REGISTRY_URL:
         "REGISTRY_URL wants the public base URL, such as https://pay.example.com, where EMAIL_URL is set: links in e-mails begin with it"
     )
 DEFAULT_FROM_EMAIL = os.environ.get("EMAIL_FROM", "") or "registry@localhost"
-MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: payments.billing.mail
+MAILERS = {"default": mailer(EMAIL_URL)}  # unused without a server: registry.tenants.mail
+
+# -- Alerts (registry.operators.alerts) -----------------------------------------------------------
+ALERT_EMAIL = emails("ALERT_EMAIL", os.environ.get("ALERT_EMAIL", ""))  # who is told; EMAIL_URL sends it
+ALERT_WEBHOOK_URL = url("ALERT_WEBHOOK_URL", os.environ.get("ALERT_WEBHOOK_URL", ""), "http", "https")
+ALERT_WEBHOOK_SECRET = signing_secret("ALERT_WEBHOOK_SECRET", os.environ.get("ALERT_WEBHOOK_SECRET", ""))
+if ALERT_EMAIL and not EMAIL_URL:
+    raise ImproperlyConfigured("ALERT_EMAIL wants EMAIL_URL, the mail server that sends to these addresses")
+if ALERT_WEBHOOK_URL and not ALERT_WEBHOOK_SECRET:
+    raise ImproperlyConfigured("ALERT_WEBHOOK_URL wants ALERT_WEBHOOK_SECRET, with which its messages are signed")
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "json")

@@ -1,5 +1,6 @@
 """Readers of environment variables, for the settings. A bad value raises ImproperlyConfigured with the variable's name and what it wants."""
 
+import base64
 import os
 import re
 from importlib.util import find_spec
@@ -64,6 +65,25 @@ def pairs(name: str) -> str:
     value = os.environ.get(name, "")
     if any("=" not in part for part in value.split(",") if part.strip()):
         raise ImproperlyConfigured(f"{name} wants name=value pairs, separated by commas")
+    return value
+
+
+def emails(name: str, value: str) -> list[str]:
+    """E-mail addresses, separated by commas."""
+    found = [one.strip() for one in value.split(",") if one.strip()]
+    if wrong := [one for one in found if not re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+", one)]:
+        raise ImproperlyConfigured(f"{name} wants e-mail addresses separated by commas, not {wrong[0]!r}")
+    return found
+
+
+def signing_secret(name: str, value: str) -> str:
+    """A signing secret of Standard Webhooks. The error does not repeat it."""
+    try:
+        size = len(base64.b64decode(value.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        size = 0
+    if value and (not value.startswith("whsec_") or not 24 <= size <= 64):
+        raise ImproperlyConfigured(f"{name} wants whsec_ and 24 to 64 bytes in Base64")
     return value
 
 

@@ -16,6 +16,12 @@ SEND_SECONDS = Histogram(
     "registry_processor_seconds", "Time a processor took to answer", ["kind", "outcome"], buckets=_FAST
 )
 INLINE = Counter("registry_payments_inline_total", "Payments the web process was to send itself", ["outcome"])
+RESPONSE_SECONDS = Gauge(
+    "registry_processor_response_seconds",
+    "How long the slowest processor's address takes to answer now, as measured by workers in the last minute",
+    ["kind"],
+    multiprocess_mode="livemax",
+)
 REFUNDS = Counter("registry_refunds_settled_total", "Outcomes of refunds written", ["outcome"])
 JOBS = Counter("registry_jobs_total", "Outcomes of attempts of jobs written", ["kind", "outcome"])
 JOB_WAIT = Histogram(
@@ -49,6 +55,11 @@ DB_AWAY = Gauge(
     ["how"],
     multiprocess_mode="livemax",
 )
+DB_WAITING = Gauge(
+    "registry_database_pool_requests_waiting",
+    "Callers that wait for a connection of their process's pool",
+    multiprocess_mode="livesum",
+)
 DB_REFUSED = Gauge(
     "registry_database_statement_refused",
     "Statements that PostgreSQL has refused for a minute or longer",
@@ -64,6 +75,9 @@ SPILL_RECORDS = Gauge(
 SPILL_BYTES = Gauge("registry_spill_bytes", "What they take", ["kind"], multiprocess_mode="livesum")
 SPILL_OLDEST = Gauge(
     "registry_spill_oldest_seconds", "How long the oldest has waited", ["kind"], multiprocess_mode="livemax"
+)
+SPILL_REFUSES = Gauge(
+    "registry_spill_refuses", "1 where the spill refuses writes, 0 where not", ["kind"], multiprocess_mode="livemax"
 )
 # The message queue, all tenants together: under our names and under those of its contract (section 1.5).
 QUEUE_REQUESTS = Counter("registry_queue_requests_total", "Calls of the message queue", ["operation"])
@@ -81,5 +95,15 @@ QUEEN = {
     )
 }
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
+REQUESTS_FAILED = Counter("registry_http_server_errors_total", "Answers 5xx, without those of /health")
 REQUEST_LOG = Counter("registry_request_log_total", "Entries of the log of API requests", ["outcome"])
 TRACE_SPANS = Counter("registry_trace_spans_total", "Spans of traces that were sent, or lost and why", ["outcome"])
+ALERTS_FIRING = Gauge(
+    "registry_alerts_firing",
+    "Alerts that fire: of this host, and those of the service on the host that evaluates them",
+    ["rule", "severity"],
+    multiprocess_mode="livemax",
+)
+ALERT_MESSAGES = Counter(
+    "registry_alert_messages_total", "Attempts to send a message about alerts", ["channel", "outcome"]
+)

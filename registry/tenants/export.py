@@ -54,10 +54,15 @@ TABLES: dict[str, Table] = {
     ),
 }
 LEFT_OUT: dict[str, str] = {
+    "registry.Alert": "alerts of the service and its hosts",
+    "registry.AlertMessage": "messages to the operators",
+    "registry.AlertSilence": "decisions of the operators",
+    "registry.AlertWatch": "processes of the service",
     "registry.BookCheck": "checks of all tenants' books together",
     "registry.Flag": "the service's own switches",
     "registry.Flag_groups": "the service's own switches",
     "registry.Flag_users": "the service's own switches",
+    "registry.Lease": "processes of the service",
 }
 
 

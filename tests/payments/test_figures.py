@@ -121,6 +121,17 @@ async def test_during_a_total_outage_all_queued_payments_are_counted(tenant, san
     assert found.oldest == pytest.approx(age, abs=1)
 
 
+async def test_of_a_long_queue_only_the_first_are_counted_and_there_are_said_to_be_more(tenant, sandbox, monkeypatch):
+    monkeypatch.setattr(figures, "COUNTED", 5)
+    await accept(tenant, 4)
+    whole = await unfinished(tenant.pk)
+    await accept(tenant, 3)
+
+    part = await unfinished(tenant.pk)
+
+    assert (whole.due, whole.more, part.due, part.more) == (4, False, 5, True)
+
+
 # -- Ranges --------------------------------------------------------------------------------------------------
 
 

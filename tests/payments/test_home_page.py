@@ -294,3 +294,13 @@ async def test_unfinished_payments_are_split_into_due_and_retrying(server, tenan
     await accept(tenant, 3)
 
     assert re.search(r"Unfinished 3 oldest .* 3 due", part(await look(server, tenant, "viewer"), "unfinished"))
+
+
+async def test_a_queue_that_is_too_long_to_count_says_so(server, tenant, monkeypatch):
+    monkeypatch.setattr("payments.books.figures.COUNTED", 2)
+    await in_thread(make_processor, tenant, "default")
+    await configure(tenant, "default", enabled=False)
+    await accept(tenant, 3)
+
+    shown = part(await look(server, tenant, "viewer"), "unfinished")
+    assert re.search(r"Unfinished 2 or more oldest .* 2 due, of the first 10,000", shown)

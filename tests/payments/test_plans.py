@@ -136,6 +136,7 @@ def keys(*numbers: int, **names: Any) -> dict[str, Any]:
 ONE = {"tenant": TENANT, "correlation": named(4000), "processor": TENANT + 1}
 DUE = {"limit": 10}
 TAKE = {"tenants": [TENANT], "quotas": [10]}
+STANDING = {"tenants": None, "sample": 10, "heads": 10}
 WORKER = {"worker": 77, "lease": 30.0}
 SUMMARY = {
     "tenant": TENANT, "currency": None,
@@ -194,6 +195,8 @@ ASKED: dict[str, tuple] = {
     "intake/accept": (SQL["intake"]["accept"], ACCEPTED, 10),
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
     "settle/due": (work.PAYMENTS.due, DUE, 20),
+    "settle/standing": (work.PAYMENTS._made("standing"), STANDING, 70, True),
+    "settle/standing of a tenant": (work.PAYMENTS._made("standing"), {**STANDING, "tenants": [TENANT]}, 70, True),
     "settle/take": (work.PAYMENTS.take, TAKE, 40),
     "settle/take_divided": (work.TAKE_DIVIDED, {**TAKE, "firsts": [True], "parts": ["p1"], "included": True, "accounts": [TENANT + 1]}, 60),
     "settle/begin": (SQL["settle"]["begin"], {**WORKER, **keys(8501, 8502, payment=..., number=2, status="processing", changed=True, requested_at=AT, reason="", in_doubt_since=None, reference="")}, 20),
@@ -216,7 +219,7 @@ ASKED: dict[str, tuple] = {
     "facts/facts": (SQL["facts"]["facts"], ONE, 40),
     "queries/attempts": (SQL["queries"]["attempts"], {"tenant": TENANT, "payment": 1000}, 20),
     "queries/timeline": (SQL["queries"]["timeline"], {"tenant": TENANT, "payment": 4000}, 10),
-    "figures/unfinished": (SQL["figures"]["unfinished"], {"tenant": TENANT, "limit": 10}, 2120),
+    "figures/unfinished": (SQL["figures"]["unfinished"], {"tenant": TENANT, "limit": 10}, 60),
     "figures/accepted": (SQL["figures"]["accepted"], {"tenant": TENANT, "over": 10}, 10),
     "figures/ended": (SQL["figures"]["ended"], {"tenant": TENANT, "width": 60, "since": AT + timedelta(seconds=6980)}, 40),
     "figures/course": (SQL["figures"]["course"], {"tenant": TENANT, "course_width": 60, "bin": 60, "since": AT + timedelta(seconds=6980)}, 40),
@@ -366,7 +369,7 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 def test_every_statement_has_a_measured_plan_or_a_reason_why_it_is_not_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
     made_elsewhere = {
-        f"{kind}/{name}" for kind in ("settle", "refunds", "inbound") for name in ("due", "take")
+        f"{kind}/{name}" for kind in ("settle", "refunds", "inbound") for name in ("due", "take", "standing")
     }  # by queueing.work.table
     looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
 

@@ -13,6 +13,7 @@ from django.test import Client
 
 from payments.states import FAILED
 from registry.operators import attention, database_attention, runbook
+from registry.operators.alerts import rules
 from registry.operators.attention import COUNTED, Item, Severity, counted
 from tests.attending import named
 from tests.factories import in_thread, make_dead_letter, make_payment, make_person, make_tenant
@@ -40,11 +41,11 @@ def patience(monkeypatch):
 # -- The registry ----------------------------------------------------------------------------------------------
 
 
-def test_every_source_has_a_section_in_the_runbook_that_says_what_to_check_and_to_do():
+def test_every_source_and_rule_has_a_section_in_the_runbook_that_says_what_to_check_and_to_do_and_how_it_resolves():
     sections = runbook.sections()
 
-    assert set(sections) == set(attention.names())
-    assert [one.name for one in sections.values() if not (one.means and one.check and one.do)] == []
+    assert set(sections) == {*attention.names(), *(rule.runbook for rule in rules.rules())}
+    assert [one.name for one in sections.values() if not (one.means and one.check and one.do and one.resolves)] == []
     assert all(one.line.endswith(".") for one in sections.values())
     assert re.findall(r"^## (.+)$", RUNBOOK.read_text(), re.M) == list(sections)
 

@@ -72,10 +72,10 @@ async def test_without_a_worker_health_is_503_and_names_the_workers(api: Api):
 
 
 async def test_health_is_503_and_names_a_queue_that_cannot_be_read(api: Api, working, monkeypatch):
-    async def unreadable(self: table.WorkTable) -> None:
+    async def unreadable(self: table.WorkTable, tenants: None) -> None:
         raise RuntimeError("no such table")
 
-    monkeypatch.setattr(table.WorkTable, "depth", unreadable)
+    monkeypatch.setattr(table.WorkTable, "standing", unreadable)
 
     code, body = await report(api, "/health")
 
@@ -180,7 +180,7 @@ async def test_open_dead_letters_are_counted_and_resolved_ones_are_not(api: Api,
 
     found = await samples(api)
 
-    assert found['registry_dead_letters{app="payments"}'] == 2
+    assert found['registry_dead_letters{status="failed"}'] == 2
 
 
 async def test_open_differences_of_reconciliation_are_counted_by_kind(api: Api, tenant):

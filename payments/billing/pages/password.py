@@ -6,9 +6,9 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from payments.billing import limits, passwords
-from payments.billing.mail import NO_ADDRESS, is_address
 from registry.edge.pages import PageRequest, address_of, page
 from registry.errors import TooManyRequests
+from registry.tenants.mail import NO_ADDRESS, is_address
 
 
 @page("GET", "HEAD", "POST")

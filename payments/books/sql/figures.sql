@@ -1,11 +1,11 @@
 -- name: unfinished
--- Everything that is not settled, aged from acceptance (or from the time for which it was scheduled). Open payments have their own
--- index. Payments that workers gave up are due at the end of time: they are counted apart, and so are those that wait for their time
--- or for their payer; of the last ones at most `limit`.
+-- What is not settled, aged from acceptance (or from the time for which it was scheduled): the first `limit` open payments in the order
+-- of their own index, in which workers take them, and whether there may be more. Payments that workers gave up are due at the end of time:
+-- they are counted apart, and so are those that wait for their time or for their payer; of the last ones at most `limit`.
 WITH open AS MATERIALIZED (
     SELECT run_at, leased_until, greatest(created_at, scheduled_for) AS accepted_at, scheduled_for
     FROM payments_payment WHERE tenant_id = %(tenant)s AND closed IS NULL
-    ORDER BY priority DESC, run_at, id  -- by the index of open rows
+    ORDER BY priority DESC, run_at, id LIMIT %(limit)s
 ), sorted AS (
     SELECT accepted_at, CASE
         WHEN leased_until > now() THEN 'in progress'
@@ -20,6 +20,7 @@ SELECT count(*) FILTER (WHERE part = 'in progress'), count(*) FILTER (WHERE part
     (SELECT count(*) FROM (
         SELECT FROM payments_payment WHERE tenant_id = %(tenant)s AND closed = 'requires_action' LIMIT %(limit)s
     ) AS w),
+    count(*) >= %(limit)s,
     coalesce(extract(epoch FROM now() - min(accepted_at) FILTER (WHERE part IN ('in progress', 'due', 'retrying'))), 0)
 FROM sorted;
 

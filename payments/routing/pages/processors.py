@@ -14,7 +14,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 
 from payments.models import Processor
 from payments.routing import accounts, operate, probe
-from payments.routing.forms import FORMS, WORDS, ProcessorKeys, ProcessorSettings
+from payments.routing.pages.forms import FORMS, WORDS, ProcessorKeys, ProcessorSettings
 from queueing.templatetags.queues import address
 from registry.data import database, rates
 from registry.data.breaker import LONGEST_PAUSE

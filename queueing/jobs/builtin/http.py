@@ -12,9 +12,10 @@ from queueing.jobs.addresses import Faults
 from queueing.jobs.http_clients import CLIENTS
 from queueing.jobs.kinds import LONGEST_TIMEOUT, Context, JobFailed, JobRetry, kind
 from queueing.jobs.processes.output import texts_in, without
-from queueing.outbound import job_secret, signing
+from queueing.outbound import job_secret
 from queueing.outbound.outcomes import words_for
 from queueing.outbound.retries import retry_after
+from registry.http import signatures
 from registry.http.client import Answer, BadAddress, HttpError
 from registry.http.ssrf import LONGEST_URL, parted
 from registry.models import Tenant
@@ -90,7 +91,7 @@ async def _answer(context: Context, request: HttpCall) -> Answer:
         **({"content-type": "application/json"} if body else {}),
         "user-agent": AGENT,
         **{name.lower(): value for name, value in request.headers.items()},
-        **signing.headers(secrets.signing(now), str(context.job_id), now, body),
+        **signatures.headers(secrets.signing(now), str(context.job_id), now, body),
     }
     try:
         origin, target = parted(request.url, tls_only=mode == Tenant.Mode.LIVE)

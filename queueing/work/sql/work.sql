@@ -44,27 +44,44 @@ CROSS JOIN LATERAL (
 UPDATE {table} SET leased_until = now() - interval '1 millisecond'
 WHERE {open} AND lease_id = ANY(%(workers)s::bigint[]) AND leased_until > now();
 
--- name: depth
--- Open rows that are due, leased and scheduled, of at most `sample` rows; and the seconds for which the oldest one has been due.
-SELECT count(*) FILTER (WHERE run_at <= now() AND (leased_until IS NULL OR leased_until < now())),
-       count(*) FILTER (WHERE leased_until >= now()),
-       count(*) FILTER (WHERE run_at > now()),
-       coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now() AND leased_until IS NULL)), 0)::float8
-FROM (
-    SELECT run_at, leased_until FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
-) open;
-
 -- name: standing
--- Open rows, of at most `sample`, without those that workers gave up (run_at 9999-12-31): all, those due now, those for later that were
--- not begun, the longest due, and the first accepted of those that are not for later. {accepted} is when a row begins to wait.
-SELECT count(*), count(*) FILTER (WHERE due), count(*) FILTER (WHERE accepted > now()),
-    min(run_at) FILTER (WHERE due), min(accepted) FILTER (WHERE accepted <= now())
-FROM (
-    SELECT run_at, {accepted} AS accepted, run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AS due
-    FROM {table}
-    WHERE {open} AND run_at < '9999-12-01Z' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
-    ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
-) open;
+-- What is open, of at most `sample` rows in the order of the index, without rows that workers gave up (run_at 9999-12-31): how many,
+-- due, leased, not due yet, asked for at a later time; and in seconds, for how long the oldest has been due, and since when the oldest
+-- that is not for later was accepted. {accepted} is when a row begins to wait. Where there are more rows than that, the first ten of
+-- each of `heads` tenants are aged too: else a tenant with a long backlog would hide how long all others wait.
+WITH RECURSIVE counted AS MATERIALIZED (
+    SELECT count(*) AS open, count(*) FILTER (WHERE due) AS due, count(*) FILTER (WHERE leased_until >= now()) AS leased,
+        count(*) FILTER (WHERE run_at > now()) AS scheduled, count(*) FILTER (WHERE accepted > now()) AS later,
+        min(run_at) FILTER (WHERE due) AS due_since, min(accepted) FILTER (WHERE accepted <= now()) AS accepted_at
+    FROM (
+        SELECT run_at, leased_until, {accepted} AS accepted, run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AS due
+        FROM {table}
+        WHERE {open} AND run_at < '9999-12-01Z' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
+        ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
+    ) sample
+), waiting AS (  -- as in `due`
+    (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT w.tenant_id FROM {table} w WHERE {open} AND w.tenant_id > waiting.tenant_id
+        ORDER BY w.tenant_id, w.priority DESC, w.run_at, w.id LIMIT 1
+    )
+    FROM waiting WHERE waiting.tenant_id IS NOT NULL
+), beyond AS MATERIALIZED (
+    SELECT min(h.run_at) FILTER (WHERE h.run_at <= now() AND (h.leased_until IS NULL OR h.leased_until < now())) AS due_since,
+        min(h.accepted) FILTER (WHERE h.accepted <= now()) AS accepted_at
+    FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL LIMIT %(heads)s) t
+    CROSS JOIN LATERAL (
+        SELECT run_at, leased_until, {accepted} AS accepted
+        FROM {table}
+        WHERE tenant_id = t.tenant_id AND {open} AND run_at < '9999-12-01Z'
+        ORDER BY priority DESC, run_at, id LIMIT 10
+    ) h
+    WHERE %(tenants)s::bigint[] IS NULL AND (SELECT open FROM counted) >= %(sample)s
+)
+SELECT open, due, leased, scheduled, later, extract(epoch FROM now() - least(counted.due_since, beyond.due_since))::float8,
+    extract(epoch FROM now() - least(counted.accepted_at, beyond.accepted_at))::float8
+FROM counted, beyond;
 
 -- name: workers
 -- Workers by queue and host: how many report, how many are silent, the latest report, rows in progress and capacity.

@@ -5,7 +5,7 @@ FROM pg_stat_activity WHERE backend_type = 'client backend';
 
 -- name: snapshot
 -- The oldest snapshot that some session holds: VACUUM cannot remove what was deleted since. Nobody's statement is shown.
-SELECT pid, xact_start, coalesce(state, ''), coalesce(application_name, '')
+SELECT pid, xact_start, coalesce(state, ''), coalesce(application_name, ''), extract(epoch FROM now() - xact_start)::float8
 FROM pg_stat_activity
 WHERE backend_xmin IS NOT NULL AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
     AND backend_type IN ('client backend', 'walsender', 'parallel worker')
@@ -24,3 +24,7 @@ SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigi
 FROM pg_replication_slots
 WHERE NOT active AND restart_lsn IS NOT NULL AND NOT pg_is_in_recovery()
 ORDER BY 2 DESC LIMIT 20;
+
+-- name: clock
+-- The time by the database's clock, in seconds since 1970.
+SELECT extract(epoch FROM clock_timestamp())::float8;

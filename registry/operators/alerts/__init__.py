@@ -1,0 +1,1 @@
+"""Alerts of the operators: rules over the service's own metrics, who evaluates them, what they are and who is told."""
