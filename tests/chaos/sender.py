@@ -3,7 +3,7 @@
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -18,10 +18,10 @@ ACCEPT_LIMIT = 90.0  # seconds until the last one must be accepted, once no more
 
 
 class Client(ABC):
-    """Sends at a rate; and answers that a good client should never get."""
+    """Sends at a rate; and answers that a good client should never get. `traces`: of its session."""
 
-    def __init__(self, url: str, key: str, *, rate: int = RATE) -> None:
-        self.url, self.key, self.rate = url, key, rate
+    def __init__(self, url: str, key: str, *, rate: float = RATE, traces: Sequence[aiohttp.TraceConfig] = ()) -> None:
+        self.url, self.key, self.rate, self.traces = url, key, rate, list(traces)
         self.surprises: list[str] = []
         self.retries = 0
 
@@ -34,7 +34,9 @@ class Client(ABC):
         """More and more are sent while the block runs; all of them are accepted when it ends."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT)
         headers = {"Authorization": f"Bearer {self.key}"}
-        async with aiohttp.ClientSession(self.url, headers=headers, timeout=timeout) as session:
+        async with aiohttp.ClientSession(
+            self.url, headers=headers, timeout=timeout, trace_configs=self.traces
+        ) as session:
             stop = asyncio.Event()
             making = asyncio.create_task(self._make(session, stop))
             try:
@@ -67,10 +69,11 @@ class Client(ABC):
     async def _accepted(self, session: aiohttp.ClientSession, path: str, **request: Any) -> Any:
         try:
             async with session.post(path, **request) as response:
+                body = await response.text()
                 if response.status == 202:
                     return await response.json()
                 if response.status != 503:
-                    self.surprises.append(f"{response.status} {await response.text()}"[:300])
+                    self.surprises.append(f"{response.status} {body}"[:300])
         except (aiohttp.ClientError, TimeoutError, OSError):
             pass
         return None
