@@ -58,12 +58,13 @@ class Runs:
         """Whether all passed."""
         with Live(self, console=self.console, refresh_per_second=4):
             for seed in self.seeds:
-                self.run = Run(seed)
-                if await self._one(self.run):
-                    self.passed += 1
+                self.run, began = Run(seed), time.monotonic()
+                good = await self._one(self.run)
+                seconds = time.monotonic() - began
+                self.console.print(f"seed {seed}: {'passed' if good else 'failed'} after {seconds:.0f} s")
+                self.passed, self.failed = self.passed + good, self.failed + (not good)
+                if good:
                     passed.add(seed)
-                else:
-                    self.failed += 1
         return not self.failed
 
     async def _one(self, run: Run) -> bool:
