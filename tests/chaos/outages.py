@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 
 from registry.servers.processes import holds_within
 from tests.chaos.service import Service
+from tests.waiting import eventually
 
 
 @asynccontextmanager
 async def away(service: Service, number: int = signal.SIGQUIT) -> AsyncIterator[None]:
     """PostgreSQL is ended, immediately, and `up` is kept from starting it again for as long as the block runs."""
+    pid = await eventually(service.postgres.pid)
     with service.postgres.data_folder.lock():
-        pid = service.postgres.pid()
-        assert pid
         os.kill(pid, number)
         assert await asyncio.to_thread(holds_within, 5.0, lambda: not service.postgres.pids())
         yield

@@ -58,13 +58,11 @@ class Delivered(Entry, kw_only=True, frozen=True, tag="delivered"):
 
 
 class Struck(Entry, kw_only=True, frozen=True, tag="struck"):
-    """`whole`: when the service was ready again after it. Without a reason in `left_out` it was carried out."""
+    """A strike that was carried out, or why not."""
 
     name: str
-    hurts: str
     began: float
     healed: float
-    whole: float
     left_out: str = ""
 
 
@@ -95,6 +93,15 @@ class StoredPayment(Entry, kw_only=True, frozen=True, tag="payment"):
     amount: int
     refunded: int
     processor: str
+
+
+class SetAside(Entry, kw_only=True, frozen=True, tag="set aside"):
+    """A write that was accepted while PostgreSQL was away, and that cannot be stored. `payment`: of a payment."""
+
+    kind: str
+    reason: str
+    payment: str = ""
+    amount: int = 0
 
 
 class StoredRefund(Entry, kw_only=True, frozen=True, tag="refund"):
@@ -166,6 +173,7 @@ type Line = (
     | Booked
     | Returned
     | StoredPayment
+    | SetAside
     | StoredRefund
     | StoredEvent
     | Lines

@@ -5,8 +5,12 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import psycopg
 
+from payments.intake.payment import Submission
+from queueing.spill.quarantine import FOLDER
+from queueing.spill.record import decode_quarantined
 from tests.bed.journal import decode
 from tests.bed.stripe import SandboxStripe
 from tests.bed.template import TENANT
@@ -20,6 +24,7 @@ from tests.histories.entries import (
     Lines,
     Ran,
     Returned,
+    SetAside,
     StoredEvent,
     StoredJob,
     StoredPayment,
@@ -60,6 +65,7 @@ JOIN payments_processor r ON r.id = l.processor_id
 GROUP BY 1, 2, 3, 4
 """
 _JOBS = "SELECT uuid::text AS job, status, attempt AS attempts FROM queueing_job WHERE kind LIKE 'bed.nap%'"
+KIND = "payment"  # of the spill's records
 _STORED = {StoredPayment: _PAYMENTS, StoredRefund: _REFUNDS, StoredEvent: _EVENTS, Lines: _LINES, StoredJob: _JOBS}
 
 
@@ -110,7 +116,8 @@ async def state(site: Site, traffic: Traffic, *, seed: int, surprises: list[str]
         for group, one in dead.elements()
     ]
     booked = await asyncio.to_thread(lambda: [*_booked(service)])
-    return [*booked, *_at_stripe(site.stripe), *stored, *letters, *_ran(service), end]
+    kept = *_set_aside(service), *_ran(service)
+    return [*booked, *_at_stripe(site.stripe), *stored, *letters, *kept, end]
 
 
 def _stored(service: Service) -> Iterator[Line]:
@@ -132,6 +139,16 @@ def _at_stripe(stripe: SandboxStripe) -> Iterator[Line]:
         said = refund["metadata"]
         names = {"payment": said["registry_payment"], "refund": said["registry_refund"]}
         yield Returned(processor=CARD, amount=refund["amount"], **names)
+
+
+def _set_aside(service: Service) -> Iterator[Line]:
+    for path in (service.data / "spill" / FOLDER).glob("*-*"):
+        kept = decode_quarantined(path.read_bytes())
+        kind, asked = path.name.partition("-")[0], {}
+        if kept.record and kept.record.kind == KIND:
+            payment = msgspec.msgpack.decode(kept.record.data, type=Submission).payment
+            asked = {"payment": str(payment.correlation_id), "amount": payment.amount}
+        yield SetAside(kind=kind, reason=kept.reason, **asked)
 
 
 def _ran(service: Service) -> Iterator[Line]:

@@ -22,12 +22,13 @@ from tests.histories.entries import Delivered, Line, Struck
 from tests.histories.payers import CARD, Payer, Refunder, Shop, once, until_quiet
 from tests.histories.readers import Looking
 from tests.histories.recorder import Recorder
-from tests.histories.strikes import Planned, Site, planned
+from tests.histories.strikes import AWAY, Planned, Site, Strike, planned
 from tests.waiting import eventually
 
 SCALE = float(os.environ.get("HISTORIES_SCALE", "1"))  # of limits, and of the time between requests, for a busy machine
 SECONDS = 12.0  # of load and strikes
-WHOLE_LIMIT = 60.0 * SCALE  # seconds until the service is ready again after a strike
+STRIKE_LIMIT = 90.0 * SCALE  # seconds for one strike, with what it needs to begin and to be healed
+WHOLE_LIMIT = 60.0 * SCALE  # seconds until the service is ready again
 SETTLE_LIMIT = 90.0 * SCALE  # seconds until everything is settled after the last one
 PURGE_LIMIT = 60.0 * SCALE  # seconds until a purge is answered
 PAYMENTS, REFUNDS, JOBS, PUSHES = (
@@ -146,17 +147,24 @@ class Run:
         await asyncio.sleep(1)
 
     async def _one(self, site: Site, planned: Planned) -> None:
+        """The service may not have recovered from the strike before."""
         strike, began = planned.strike, self.recorder.now()
+        self.doing = str(strike)
         if not strike.left_out:
-            self.doing = str(strike)
-            async with strike.during(site, self.dice["strikes"]):
+            async with AsyncExitStack() as struck, asyncio.timeout(STRIKE_LIMIT):
+                while not await self._begun(struck, site, strike):
+                    await asyncio.sleep(0.1)
                 await asyncio.sleep(planned.held)
         healed = self.recorder.now()
-        if strike.hurts and not strike.left_out:
-            self.doing = f"after {strike}"
-            await self._whole(site.service)
-        times = {"began": began, "healed": healed, "whole": self.recorder.now()}
-        self.recorder.add(Struck(name=strike.name, hurts=strike.hurts, left_out=strike.left_out, **times))
+        self.recorder.add(Struck(name=strike.name, began=began, healed=healed, left_out=strike.left_out))
+
+    async def _begun(self, struck: AsyncExitStack, site: Site, strike: Strike) -> bool:
+        """False while what it needs is away itself."""
+        try:
+            await struck.enter_async_context(strike.during(site, self.dice["strikes"]))
+        except AWAY:
+            return False
+        return True
 
     async def _purge(self, service: Service, shop: Shop, looking: Looking) -> None:
         """Nobody sends meanwhile: what is sent again after a purge would be another payment under the same id."""

@@ -42,7 +42,6 @@ class Strike:
     """The service is struck while the block runs. `left_out` says why this machine cannot do it, if it cannot."""
 
     name: str
-    hurts: str
     during: Callable[[Site, Random], AbstractAsyncContextManager[None]]
     left_out: str = ""
 
@@ -263,44 +262,30 @@ async def _until(heal: Callable[[], None]) -> None:
 
 # -- All of them -----------------------------------------------------------------------------------------------
 
-POSTGRESQL, REDIS, WEB_PROCESS, WORKERS, PROCESSORS = "PostgreSQL", "Redis", "web", "workers", "processors"
-_HURT = {
-    "web": WEB_PROCESS,
-    "valkey": REDIS,
-    "emptied valkey": REDIS,
-    "postmaster": POSTGRESQL,
-    "backend": POSTGRESQL,
-    "all connections": POSTGRESQL,
-    "supervisor": POSTGRESQL,
-    "everything": POSTGRESQL,
-}
 NO_DISKS = "" if may_mount() else "this process may not mount a disk"
 NO_CLOCKS = "" if LIBRARIES else "there is no libfaketime (Debian's package faketime)"
 
 STRIKES = (
-    *(
-        Strike(f"kill: {one}", _HURT.get(one.name, WORKERS), killing(one))
-        for one in (*VICTIMS, *BYSTANDERS, EVERYTHING)
-    ),
-    Strike("pause: web", WEB_PROCESS, pausing(lambda service: service.parts(WEB))),
-    Strike("pause: worker", WORKERS, pausing(lambda service: service.parts("worker", "--slot"))),
-    Strike("pause: horse", WORKERS, pausing(horses)),
-    Strike("pause: PostgreSQL", POSTGRESQL, pause_postgresql),
-    Strike("pause: Valkey", REDIS, pausing(lambda service: service.valkey.pids())),
-    Strike("cut: PostgreSQL refuses connections", POSTGRESQL, refuse_connections),
-    Strike("cut: PostgreSQL is away", POSTGRESQL, postgresql_is_away),
-    *(Strike(f"cut: {trouble}", PROCESSORS, troubling(trouble)) for trouble in TROUBLES),
-    Strike("cut: processors in the middle of answers", PROCESSORS, cut_processors),
-    Strike("cut: Stripe after a refund", PROCESSORS, stripe_failing("drop_after", "POST /v1/refunds*")),
-    Strike("cut: Stripe after a payment", PROCESSORS, stripe_failing("drop_after", "POST /v1/payment_intents*")),
-    Strike("cut: Stripe before anything", PROCESSORS, stripe_failing("drop_before", "*")),
-    Strike("full disk: PostgreSQL", POSTGRESQL, fill_postgresql, NO_DISKS),
-    Strike("full disk: spill, and PostgreSQL is away", POSTGRESQL, fill_spill, NO_DISKS),
-    Strike("Redis loss: emptied", REDIS, empty_valkey),
-    Strike("Redis loss: read-only", REDIS, valkey_is_read_only),
-    Strike("clock: web", WEB_PROCESS, skewing(WEB), NO_CLOCKS),
-    Strike("clock: worker", WORKERS, skewing("--slot"), NO_CLOCKS),
-    Strike("read-only: PostgreSQL", POSTGRESQL, postgresql_is_read_only),
+    *(Strike(f"kill: {one}", killing(one)) for one in (*VICTIMS, *BYSTANDERS, EVERYTHING)),
+    Strike("pause: web", pausing(lambda service: service.parts(WEB))),
+    Strike("pause: worker", pausing(lambda service: service.parts("worker", "--slot"))),
+    Strike("pause: horse", pausing(horses)),
+    Strike("pause: PostgreSQL", pause_postgresql),
+    Strike("pause: Valkey", pausing(lambda service: service.valkey.pids())),
+    Strike("cut: PostgreSQL refuses connections", refuse_connections),
+    Strike("cut: PostgreSQL is away", postgresql_is_away),
+    *(Strike(f"cut: {trouble}", troubling(trouble)) for trouble in TROUBLES),
+    Strike("cut: processors in the middle of answers", cut_processors),
+    Strike("cut: Stripe after a refund", stripe_failing("drop_after", "POST /v1/refunds*")),
+    Strike("cut: Stripe after a payment", stripe_failing("drop_after", "POST /v1/payment_intents*")),
+    Strike("cut: Stripe before anything", stripe_failing("drop_before", "*")),
+    Strike("full disk: PostgreSQL", fill_postgresql, NO_DISKS),
+    Strike("full disk: spill, and PostgreSQL is away", fill_spill, NO_DISKS),
+    Strike("Redis loss: emptied", empty_valkey),
+    Strike("Redis loss: read-only", valkey_is_read_only),
+    Strike("clock: web", skewing(WEB), NO_CLOCKS),
+    Strike("clock: worker", skewing("--slot"), NO_CLOCKS),
+    Strike("read-only: PostgreSQL", postgresql_is_read_only),
 )
 
 

@@ -18,11 +18,11 @@ from tests.histories.entries import (
     Ran,
     Returned,
     Seen,
+    SetAside,
     StoredEvent,
     StoredJob,
     StoredPayment,
     StoredRefund,
-    Struck,
 )
 
 A, B = "aaaaaaaa-0000-4000-8000-000000000000", "bbbbbbbb-0000-4000-8000-000000000000"
@@ -287,6 +287,7 @@ FAULTS: dict[str, tuple[list[Line], set[Kind]]] = {
         [*clean(), push(1.0, 1), *pop(2, "billing", "l", 1), *pop(2, "stock", "m", 1), *pop(9, "billing", "n", 1)],
         {Kind.QUEUE},
     ),
+    "a message that is set aside": ([*clean(), SetAside(kind="push", reason="400")], {Kind.QUEUE}),
     "a dead letter that nobody gave up": (
         [*clean(), DeadLetter(group="billing", partition="p", transaction="producer-0:1")],
         {Kind.QUEUE},
@@ -308,11 +309,11 @@ def test_a_fault_is_named(name: str):
 
 # -- What is allowed -----------------------------------------------------------------------------------------------
 
-AWAY = Struck(name="cut", hurts="PostgreSQL", began=2.5, healed=3.5, whole=4.0)
+ASIDE = SetAside(kind="payment", reason="409", payment=A, amount=900)
 ALLOWED: dict[str, list[Line]] = {
     "a request sent again": [*clean(), accept(A, 3.0)],
     "a conflict": [*clean(), accept(A, 3.0, 409, amount="9.00")],
-    "other content while PostgreSQL was away": [*clean(), AWAY, accept(A, 3.0, amount="9.00")],
+    "other content that was accepted and set aside": [*clean(), ASIDE, accept(A, 3.0, amount="9.00")],
     "a request that nobody answered": [*clean(), accept(R, 3.0, None)],
     "an answer that was begun before a later one was complete": [
         *clean(),

@@ -14,10 +14,9 @@ from tests.histories.entries import (
     Line,
     Operation,
     Seen,
+    SetAside,
     StoredPayment,
-    Struck,
 )
-from tests.histories.strikes import POSTGRESQL
 
 
 class Verdict(Enum):
@@ -105,6 +104,11 @@ class History:
         return {one.payment: one for one in self.of(StoredPayment)}
 
     @cached_property
+    def set_aside(self) -> set[str]:
+        """Payments under whose ids other content was accepted while nobody could know it, and is shown to operators."""
+        return {one.payment for one in self.of(SetAside)}
+
+    @cached_property
     def booked(self) -> dict[str, list[Booked]]:
         found: defaultdict[str, list[Booked]] = defaultdict(list)
         for one in self.of(Booked):
@@ -146,13 +150,6 @@ class History:
         """Whether what was said until `earlier` still holds for what was asked at `later`: no purge was in between."""
         purge = self.purge
         return purge is None or not self.may_be_purged(payment) or later < purge.began or earlier > purge.ended
-
-    # -- Strikes -----------------------------------------------------------------------------------------------
-
-    def postgresql_was_away(self, began: float, ended: float) -> bool:
-        """It may have been, for a moment of this span at least."""
-        struck = [Span(one.began, one.whole) for one in self.of(Struck) if one.hurts == POSTGRESQL]
-        return any(span.meets(began, ended) for span in struck)
 
 
 def cents(amount: Any) -> int:

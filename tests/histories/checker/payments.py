@@ -64,7 +64,8 @@ def _content(several: list[Accept]) -> set[int]:
 
 
 def conflicts(history: History) -> Iterator[Fault]:
-    """Other content is refused for ever, the same content never. While PostgreSQL is away nobody can know what it holds."""
+    """Other content is refused for ever, the same content never. While PostgreSQL is away nobody can know what it holds: what was
+    accepted then is set aside."""
     yield from of(Kind.CONFLICT_ACCEPTED, _judged(history, Verdict.ACCEPTED, same=False))
     yield from of(Kind.REPLAY_REFUSED, _judged(history, Verdict.CONFLICT, same=True))
 
@@ -77,7 +78,7 @@ def _judged(history: History, verdict: Verdict, *, same: bool) -> Iterator[str]:
                 and later.invoked > first.completed
                 and (later.amount == first.amount) is same
                 and history.same_count(payment, first.completed, later.invoked)
-                and not history.postgresql_was_away(later.invoked, later.completed)
+                and payment not in history.set_aside
             ):
                 yield f"{payment} with {later.amount} at {later.invoked:.2f} s, after {first.amount}"
 

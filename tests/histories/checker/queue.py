@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from tests.chaos.deliveries import Book, Got, Heard, Message, Says, named
 from tests.chaos.traffic import faults_of
-from tests.histories.checker.faults import Fault, Kind
+from tests.histories.checker.faults import Fault, Kind, of
 from tests.histories.checker.history import History
-from tests.histories.entries import DeadLetter, Operation
+from tests.histories.entries import DeadLetter, Operation, SetAside
 
 TAKEN = ("queued", "duplicate", "buffered")
 
@@ -19,6 +19,7 @@ def queue(history: History) -> Iterator[Fault]:
     dead: Counter[tuple[str, Message]] = Counter()
     for letter in history.of(DeadLetter):
         dead[letter.group, named(letter.partition, letter.transaction)] += 1
+    yield from of(Kind.QUEUE, (f"set aside: {one.reason}" for one in history.of(SetAside) if not one.payment))
     for words in faults_of(book, history.end.waiting, dead, lease=history.end.lease):
         yield Fault(Kind.QUEUE, words)
 
