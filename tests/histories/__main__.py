@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -29,19 +29,20 @@ PASSED = KEPT / "passed.json"
 
 
 class Passed:
-    """The seeds that passed, of one commit without changes; a run of anything else neither reads nor writes it."""
+    """The seeds that passed, of one commit without changes. `commit` is empty where there are changes: nothing is kept then."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path, commit: Callable[[], str]) -> None:
+        self.file, self._commit = file, commit
         self.commit = commit()
-        kept = json.loads(PASSED.read_text()) if PASSED.exists() else {}
+        kept = json.loads(file.read_text()) if file.exists() else {}
         self.seeds: list[int] = kept["seeds"] if self.commit and kept.get("commit") == self.commit else []
 
     def add(self, seed: int) -> None:
-        if self.commit and self.commit == commit():
+        if self.commit and self.commit == self._commit():  # also when the run ended
             self.seeds.append(seed)
-            new = PASSED.with_suffix(".new")
+            new = self.file.with_suffix(".new")
             new.write_text(json.dumps({"commit": self.commit, "seeds": self.seeds}))
-            new.replace(PASSED)
+            new.replace(self.file)
 
 
 class Runs:
@@ -110,7 +111,7 @@ async def main(options: argparse.Namespace) -> int:
     KEPT.mkdir(parents=True, exist_ok=True)
     if options.check:
         return not judged(0, entries.read(options.check), console)
-    passed = Passed()
+    passed = Passed(PASSED, commit)
     seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.runs)
     left = [seed for seed in seeds if options.seed is not None or seed not in passed.seeds]
     if skipped := len(seeds) - len(left):

@@ -149,14 +149,14 @@ class Run:
     async def _one(self, site: Site, planned: Planned) -> None:
         """The service may not have recovered from the strike before."""
         strike, began = planned.strike, self.recorder.now()
-        self.doing = str(strike)
-        if not strike.left_out:
+        self.doing, missing = str(strike), strike.missing()
+        if not missing:
             async with AsyncExitStack() as struck, asyncio.timeout(STRIKE_LIMIT):
                 while not await self._begun(struck, site, strike):
                     await asyncio.sleep(0.1)
                 await asyncio.sleep(planned.held)
         healed = self.recorder.now()
-        self.recorder.add(Struck(name=strike.name, began=began, healed=healed, left_out=strike.left_out))
+        self.recorder.add(Struck(name=strike.name, began=began, healed=healed, left_out=missing))
 
     async def _begun(self, struck: AsyncExitStack, site: Site, strike: Strike) -> bool:
         """False while what it needs is away itself."""

@@ -39,11 +39,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Strike:
-    """The service is struck while the block runs. `left_out` says why this machine cannot do it, if it cannot."""
+    """The service is struck while the block runs. `missing` says what this machine cannot do, if it cannot."""
 
     name: str
     during: Callable[[Site, Random], AbstractAsyncContextManager[None]]
-    left_out: str = ""
+    missing: Callable[[], str] = lambda: ""
 
     def __str__(self) -> str:
         return self.name
@@ -262,8 +262,14 @@ async def _until(heal: Callable[[], None]) -> None:
 
 # -- All of them -----------------------------------------------------------------------------------------------
 
-NO_DISKS = "" if may_mount() else "this process may not mount a disk"
-NO_CLOCKS = "" if LIBRARIES else "there is no libfaketime (Debian's package faketime)"
+
+def no_disks() -> str:
+    return "" if may_mount() else "this process may not mount a disk"
+
+
+def no_clocks() -> str:
+    return "" if LIBRARIES else "there is no libfaketime (Debian's package faketime)"
+
 
 STRIKES = (
     *(Strike(f"kill: {one}", killing(one)) for one in (*VICTIMS, *BYSTANDERS, EVERYTHING)),
@@ -279,12 +285,12 @@ STRIKES = (
     Strike("cut: Stripe after a refund", stripe_failing("drop_after", "POST /v1/refunds*")),
     Strike("cut: Stripe after a payment", stripe_failing("drop_after", "POST /v1/payment_intents*")),
     Strike("cut: Stripe before anything", stripe_failing("drop_before", "*")),
-    Strike("full disk: PostgreSQL", fill_postgresql, NO_DISKS),
-    Strike("full disk: spill, and PostgreSQL is away", fill_spill, NO_DISKS),
+    Strike("full disk: PostgreSQL", fill_postgresql, no_disks),
+    Strike("full disk: spill, and PostgreSQL is away", fill_spill, no_disks),
     Strike("Redis loss: emptied", empty_valkey),
     Strike("Redis loss: read-only", valkey_is_read_only),
-    Strike("clock: web", skewing(WEB), NO_CLOCKS),
-    Strike("clock: worker", skewing("--slot"), NO_CLOCKS),
+    Strike("clock: web", skewing(WEB), no_clocks),
+    Strike("clock: worker", skewing("--slot"), no_clocks),
     Strike("read-only: PostgreSQL", postgresql_is_read_only),
 )
 
