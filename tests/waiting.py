@@ -1,10 +1,12 @@
 """Waiting for a condition, with a limit: a test never sleeps a guessed time."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 30.0  # seconds that `eventually` waits before it fails
+SCALE = float(os.environ.get("TEST_SCALE", "1"))  # of limits, for a machine that does other things as well
+PATIENCE = 30.0 * SCALE  # seconds that `eventually` waits before it fails
 
 
 async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:

@@ -21,11 +21,12 @@ from registry.servers import embedded
 from registry.servers.processes import children, descendants, free_port, read_proc
 from tests import secret_forms
 from tests.bed import RemoteProcessor, clocks, journal, template
+from tests.waiting import SCALE
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_LIMIT = 60.0  # seconds for initdb, migrations and the first health check, with others on the machine
-RETURN = 60.0  # seconds until PostgreSQL is back and what waited flows again: its own recovery is most of that
-PROBE_LIMIT = 2.0  # seconds for one look
+START_LIMIT = 60.0 * SCALE  # seconds for initdb, migrations and the first health check, with others on the machine
+RETURN = 60.0 * SCALE  # seconds until PostgreSQL is back and what waited flows again: its own recovery is most of that
+PROBE_LIMIT = 2.0 * SCALE  # seconds for one look
 DELAY = 20  # milliseconds that the processors take, so that there is always something in flight to be struck
 
 _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_at <= %s"

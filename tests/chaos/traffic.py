@@ -21,6 +21,7 @@ import aiohttp
 from tests.chaos import deliveries
 from tests.chaos.deliveries import COMPLETED, DEAD, FAILED, RETRY, Book, Got, Heard, Message, Note, Says, named
 from tests.depth import deep
+from tests.waiting import SCALE
 
 QUEUE = "orders"
 PARTITIONS = tuple(f"customer-{n}" for n in range(10))
@@ -33,8 +34,8 @@ OPTIONS = {"leaseTime": LEASE, "retryLimit": 50, "retryDelay": 50}  # tries enou
 PARKED = 300  # milliseconds of a long poll: a lease begins at most so long after its pop was sent
 ANSWER_LIMIT = 5.0  # seconds for one answer
 WAITS = (0.05, 0.5)  # seconds between two tries
-ACCEPT_LIMIT = 90.0  # seconds until the last push must be accepted, once no more are made
-SETTLE_LIMIT = 60.0  # seconds from then on until all is read; leases have to lapse before
+ACCEPT_LIMIT = 90.0 * SCALE  # seconds until the last push must be accepted, once no more are made
+SETTLE_LIMIT = 60.0 * SCALE  # seconds from then on until all is read; leases have to lapse before
 ASK_EVERY = 0.1  # seconds between two looks whether all is read
 LETTERS = 1000  # dead letters of one page
 

@@ -1,7 +1,6 @@
 """One run: a service of its own, clients, strikes, healing, and the whole history of it."""
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,9 +22,8 @@ from tests.histories.payers import CARD, Payer, Refunder, Shop, once, until_quie
 from tests.histories.readers import Looking
 from tests.histories.recorder import Recorder
 from tests.histories.strikes import AWAY, Planned, Site, Strike, planned
-from tests.waiting import eventually
+from tests.waiting import SCALE, eventually
 
-SCALE = float(os.environ.get("HISTORIES_SCALE", "1"))  # of limits, and of the time between requests, for a busy machine
 SECONDS = 12.0  # of load and strikes
 STRIKE_LIMIT = 90.0 * SCALE  # seconds for one strike, with what it needs to begin and to be healed
 WHOLE_LIMIT = 60.0 * SCALE  # seconds until the service is ready again
