@@ -14,8 +14,8 @@ from tests.waiting import SCALE
 
 RATE = 100  # a second: what two busy cores settle while they start things again
 AT_ONCE = 300  # under way; while the service is away the others wait their turn
-ANSWER_LIMIT = 5.0  # seconds for one answer
-FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two tries
+ANSWER_LIMIT = 5.0 * SCALE  # seconds for one answer
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0 * SCALE  # seconds between two tries
 ACCEPT_LIMIT = 90.0 * SCALE  # seconds until the last one must be accepted, once no more are made
 
 
