@@ -73,6 +73,7 @@ FIRST = (
     "chaos/test_client",
     "chaos/test_jobs",
     "chaos/test_stop",  # it ends the service that all of them strike
+    "histories/test_run",
     "registry/test_up",
     "browser/test_demo",
     "browser/",
