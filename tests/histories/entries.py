@@ -35,7 +35,8 @@ class Operation(Entry, kw_only=True, frozen=True, tag="operation", omit_defaults
 
 
 class Seen(Entry, kw_only=True, frozen=True, tag="seen"):
-    """A message of the tenant's websocket. `position` counts within the tenant, `sequence` within the payment."""
+    """A message of the tenant's websocket. `position` counts within the tenant, `sequence` within the payment. `early`: it was
+    sent before the service had read that this reader wants to resume, and is sent again by the resume."""
 
     reader: str
     connection: int
@@ -44,6 +45,7 @@ class Seen(Entry, kw_only=True, frozen=True, tag="seen"):
     payment: str
     sequence: int
     status: str
+    early: bool = False
 
 
 class Delivered(Entry, kw_only=True, frozen=True, tag="delivered"):

@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from tests.chaos.traffic import client
 from tests.histories.entries import Seen
@@ -109,21 +111,45 @@ class Looking:
                 await asyncio.sleep(random.uniform(*AGAIN))
 
     async def _watch(self, name: str, connection: int, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Resume, and then take what comes. The answer to a ping says that the resume has sent everything."""
         await socket.send_json({"type": "resume", "after": self.latest[name]})
+        await socket.send_json({"type": "ping"})
+        held: list[Seen] | None = []
         async for message in socket:
             said = message.json()
-            if said.get("type") != "payment":
-                continue
-            payment = said["payment"]
-            self.latest[name] = said["sequence"]
-            self.recorder.add(
-                Seen(
-                    reader=name,
-                    connection=connection,
-                    at=self.recorder.now(),
-                    position=said["sequence"],
-                    payment=payment["correlationId"],
-                    sequence=payment["sequence"],
-                    status=payment["status"],
-                )
-            )
+            if said["type"] == "pong":
+                self._take(name, resumed(held or []))
+                held = None
+            elif said["type"] == "payment":
+                seen = self._seen(name, connection, said)
+                if held is None:
+                    self._take(name, [seen])
+                else:
+                    held.append(seen)
+        for seen in held or ():  # the connection was cut before: the next one resumes after the same number
+            self.recorder.add(msgspec.structs.replace(seen, early=True))
+
+    def _seen(self, name: str, connection: int, said: dict[str, Any]) -> Seen:
+        payment = said["payment"]
+        return Seen(
+            reader=name,
+            connection=connection,
+            at=self.recorder.now(),
+            position=said["sequence"],
+            payment=payment["correlationId"],
+            sequence=payment["sequence"],
+            status=payment["status"],
+        )
+
+    def _take(self, name: str, several: Iterable[Seen]) -> None:
+        for seen in several:
+            self.recorder.add(seen)
+            if not seen.early:
+                self.latest[name] = seen.position
+
+
+def resumed(several: list[Seen]) -> list[Seen]:
+    """What came until a resume was done. It sends everything above its number in order: what came before its first event was early."""
+    first = min((seen.position for seen in several), default=0)
+    began = max((place for place, seen in enumerate(several) if seen.position == first), default=0)
+    return [msgspec.structs.replace(seen, early=place < began) for place, seen in enumerate(several)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.bed.journal import Moment, What
@@ -321,6 +322,7 @@ ALLOWED: dict[str, list[Line]] = {
     ],
     "a long poll that found nothing new": [*clean(), poll(A, 4.0, after=3)],
     "a summary that counts what was seen": [*clean(), summary(4.0, 2, 20.0)],
+    "a watcher whose resume was overtaken": [msgspec.structs.replace(seen("x", 5, B, 2), early=True), *clean()],
     "a webhook that came again": [*clean(), delivered(A, 1, 9.0)],
     "a refund": with_refund(REFUNDED, KEPT, RETURNED),
     "messages that every group read": [

@@ -12,7 +12,8 @@ from tests.histories.entries import Seen, StoredEvent
 def events(history: History) -> Iterator[Fault]:
     readers: defaultdict[str, list[Seen]] = defaultdict(list)
     for seen in history.of(Seen):
-        readers[seen.reader].append(seen)
+        if not seen.early:
+            readers[seen.reader].append(seen)
     gaps = [gap for reader, several in readers.items() for gap in _missed(history, reader, several)]
     yield from of(Kind.GAP, [*gaps, *_missing(history), *_of_payments(history), *_polled(history)])
     again = [one for reader, several in readers.items() for one in _again(reader, several)]
