@@ -42,10 +42,11 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-# Longer runs of what `make test` samples: generated calls and orders of events, storms, then half an hour of chaos.
+# Longer runs of what `make test` samples: generated calls and orders of events, storms, half an hour of chaos, 100 histories.
 test-deep: $(VENV)/.test
 	DEEP=1 $(PYTHON) -m pytest $(SIDE_BY_SIDE) --timeout 3600 $(ARGS)
 	$(PYTHON) -m tests.chaos --minutes 30
+	$(PYTHON) -m tests.histories --runs 100
 
 # Two hours of steady traffic: nothing may grow. make soak ARGS="--hours 0.5"
 soak: $(VENV)/.test

@@ -49,6 +49,7 @@ from tests.factories import (
     make_processor,
     make_tenant,
 )
+from tests.waiting import eventually
 
 # How long the generation of an example takes says something of a busy machine only.
 settings_of_hypothesis.register_profile(
@@ -56,7 +57,6 @@ settings_of_hypothesis.register_profile(
 )
 settings_of_hypothesis.load_profile("depth")
 
-PATIENCE = 30.0  # seconds that `eventually` waits before it fails; a test never sleeps a guessed time
 GIVEN_BACK = 5.0  # seconds until what a test still does in the background has given its connections back
 LABELS = ("registry", "queueing", "payments", "auth", "admin", "sessions")  # apps whose rows tests make
 BY_MIGRATIONS = {"auth_permission", "auth_group", "auth_group_permissions"}  # rows that stay
@@ -73,6 +73,7 @@ FIRST = (
     "chaos/test_client",
     "chaos/test_jobs",
     "chaos/test_stop",  # it ends the service that all of them strike
+    "histories/test_run",
     "registry/test_up",
     "browser/test_demo",
     "browser/",
@@ -419,15 +420,3 @@ async def at_work(**options: Any) -> AsyncIterator[Drain]:
 async def worker() -> AsyncIterator[Drain]:
     async with at_work() as drain:
         yield drain
-
-
-async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:
-    """The first true value of `condition` (plain or async). Fails after `within` seconds."""
-    async with asyncio.timeout(within):
-        while True:
-            value = condition()
-            if asyncio.iscoroutine(value):
-                value = await value
-            if value:
-                return value
-            await asyncio.sleep(0.01)

@@ -50,6 +50,7 @@ NOT_RUN = {
     f"{MANAGE}webhook test": "calls a receiver: tests/queueing/test_webhook_testkit.py runs it",
     ".venv/bin/python -m sandbox": "serves until it is stopped: tests/payments/stripe runs it",
     ".venv/bin/python -m tests.chaos": "takes half an hour",
+    ".venv/bin/python -m tests.histories": "tests/histories/test_run.py makes a run, a hundred take an hour",
     f"{MANAGE}reconcile run shop --processor stripe": "asks Stripe: tests/payments/test_reconcile_stripe.py runs it",
     ".venv/bin/pip install": "changes the environment",
     ".venv/bin/python docs/quickstart/shop.py": "serves until it is stopped: tests/test_quickstart.py runs it",
@@ -343,7 +344,7 @@ async def bash(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("program", ["tests.chaos", "sandbox", "bench"])
+@pytest.mark.parametrize("program", ["tests.chaos", "tests.histories", "sandbox", "bench"])
 def test_a_program_that_takes_too_long_for_a_test_can_be_started(program: str):
     done = subprocess.run(
         [sys.executable, "-m", program, "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=60

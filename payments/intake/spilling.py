@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from payments.errors import DifferentContent, PaymentError, UnknownPayment
-from payments.intake import store
+from payments.intake import recent, store
 from payments.intake.payment import FirstPayment, Key, Receipt, Submission
 from payments.intake.store import CONFLICTED, IntakeResult
 from queueing import spill
@@ -52,7 +52,16 @@ def missing(tenant_id: int, correlation_id: UUID) -> UnknownPayment | Unavailabl
 
 
 async def append(batch: Sequence[Submission]) -> list[IntakeResult]:
-    """Append payments to the spill. While PostgreSQL is read-only, ids that exist there get the result of the stored payment."""
+    """Append payments to the spill. Ids that this process has accepted lately keep the content that they had then."""
+    refused = [recent.has_other_content(one) for one in batch]
+    CONFLICTED.inc(sum(refused))
+    others = [one for one, no in zip(batch, refused, strict=True) if not no]
+    spilled = iter(await _append_unknown(others) if others else ())
+    return [DifferentContent() if no else next(spilled) for no in refused]
+
+
+async def _append_unknown(batch: Sequence[Submission]) -> list[IntakeResult]:
+    """While PostgreSQL is read-only, ids that exist there get the result of the stored payment."""
     known: dict[Key, FirstPayment] = {}
     if db_breaker.current().read_only and (keys := [one.key for one in batch if one.key not in waiting]):
         with suppress(Unavailable):

@@ -10,6 +10,7 @@ import msgspec
 
 from payments.books import events
 from payments.errors import DifferentContent
+from payments.intake import recent
 from payments.intake.payment import FirstPayment, Key, NewPayment, Receipt, Submission
 from payments.states import Status
 from queueing.work import waking
@@ -53,7 +54,9 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
         changes.record(map(_change, accepted))
         _announce(new, to_workers=not all(one.inline for one in batch))
     open_keys = [one.key for one, result in zip(batch, results, strict=True) if result is None]
-    return judged(batch, results, await existing(open_keys)) if open_keys else cast("list[IntakeResult]", results)
+    done = judged(batch, results, await existing(open_keys)) if open_keys else cast("list[IntakeResult]", results)
+    recent.remember(one for one, result in zip(batch, done, strict=True) if isinstance(result, Receipt))
+    return done
 
 
 def _announce(new: list[live.Event], *, to_workers: bool) -> None:

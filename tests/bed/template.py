@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -144,10 +144,17 @@ def _make_postgres(folder: Path) -> None:
 
 def fill(folder: Path) -> None:
     """Make everything in an empty folder that `up` would: the schema; and a tenant with a key and two processors."""
-    with original("service") as found:
+    copy_of("service", _make_service, folder)
+
+
+def copy_of(name: str, make: Callable[[Path], object], folder: Path) -> None:
+    """Fill an empty folder from the original of this name, which the first caller of a run makes."""
+    with original(name) as found:
         if not found.made:
             shutil.rmtree(found.place or folder / "none", ignore_errors=True)  # of the run before
-            found.is_made(str(_make_service(empty_folder("registry-original-"))))
+            place = empty_folder("registry-original-")
+            make(place)
+            found.is_made(str(place))
     subprocess.run(["cp", "-a", f"{found.place}/.", str(folder)], check=True)
     folder.chmod(0o711)
     _move(folder)
@@ -195,13 +202,18 @@ for command in json.loads(sys.argv[1]):
 """
 
 
-def _make_service(folder: Path) -> Path:
+def _make_service(folder: Path) -> None:
     kind = ("--kind", "http", "--url", "http://127.0.0.1:1")
     commands = [
         ["migrate", "--verbosity", "0"],
         ["tenant", "create", TENANT, "--json"],
         *(["processor", "add", TENANT, name, *kind, "--fee", fee] for name, fee in FEES.items()),
     ]
+    (folder / "tenant.json").write_text(call_commands(folder, commands).splitlines()[0])
+
+
+def call_commands(folder: Path, commands: list[list[str]]) -> str:
+    """What these commands say, which are called on the servers of a folder that is an original."""
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("DATABASE_URL", "REDIS_URL"):
             patch.delenv(variable, raising=False)
@@ -212,10 +224,9 @@ def _make_service(folder: Path) -> Path:
             said = subprocess.run(
                 program, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE, text=True
             ).stdout
-    (folder / "tenant.json").write_text(said.splitlines()[0])
     for left in folder.glob("identity-*"):  # named after the port, which changes
         left.unlink()
-    return folder
+    return said
 
 
 def _move(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import aiohttp
 
@@ -16,9 +17,17 @@ class Jobs(Client):
     """Submits `total` jobs. What was accepted: the number of each, by the id that the service gave it."""
 
     def __init__(
-        self, url: str, key: str, *, total: int, dice: random.Random, rate: int = RATE, in_process: float = IN_PROCESS
+        self,
+        url: str,
+        key: str,
+        *,
+        total: int,
+        dice: random.Random,
+        rate: float = RATE,
+        in_process: float = IN_PROCESS,
+        traces: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
-        super().__init__(url, key, rate=rate)
+        super().__init__(url, key, rate=rate, traces=traces)
         self.total, self.dice, self.in_process = total, dice, in_process
         self.name = f"{dice.getrandbits(64):x}"  # of this client, in its idempotency keys
         self.accepted: dict[str, int] = {}

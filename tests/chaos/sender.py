@@ -3,25 +3,27 @@
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 import aiohttp
 
+from tests.waiting import SCALE
+
 RATE = 100  # a second: what two busy cores settle while they start things again
 AT_ONCE = 300  # under way; while the service is away the others wait their turn
-ANSWER_LIMIT = 5.0  # seconds for one answer
-FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two tries
-ACCEPT_LIMIT = 90.0  # seconds until the last one must be accepted, once no more are made
+ANSWER_LIMIT = 5.0 * SCALE  # seconds for one answer
+FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0 * SCALE  # seconds between two tries
+ACCEPT_LIMIT = 90.0 * SCALE  # seconds until the last one must be accepted, once no more are made
 
 
 class Client(ABC):
-    """Sends at a rate; and answers that a good client should never get."""
+    """Sends at a rate; and answers that a good client should never get. `traces`: of its session."""
 
-    def __init__(self, url: str, key: str, *, rate: int = RATE) -> None:
-        self.url, self.key, self.rate = url, key, rate
+    def __init__(self, url: str, key: str, *, rate: float = RATE, traces: Sequence[aiohttp.TraceConfig] = ()) -> None:
+        self.url, self.key, self.rate, self.traces = url, key, rate, list(traces)
         self.surprises: list[str] = []
         self.retries = 0
 
@@ -34,7 +36,9 @@ class Client(ABC):
         """More and more are sent while the block runs; all of them are accepted when it ends."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT)
         headers = {"Authorization": f"Bearer {self.key}"}
-        async with aiohttp.ClientSession(self.url, headers=headers, timeout=timeout) as session:
+        async with aiohttp.ClientSession(
+            self.url, headers=headers, timeout=timeout, trace_configs=self.traces
+        ) as session:
             stop = asyncio.Event()
             making = asyncio.create_task(self._make(session, stop))
             try:
@@ -67,10 +71,11 @@ class Client(ABC):
     async def _accepted(self, session: aiohttp.ClientSession, path: str, **request: Any) -> Any:
         try:
             async with session.post(path, **request) as response:
+                body = await response.text()
                 if response.status == 202:
                     return await response.json()
                 if response.status != 503:
-                    self.surprises.append(f"{response.status} {await response.text()}"[:300])
+                    self.surprises.append(f"{response.status} {body}"[:300])
         except (aiohttp.ClientError, TimeoutError, OSError):
             pass
         return None

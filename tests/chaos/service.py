@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +20,13 @@ import psycopg
 from registry.servers import embedded
 from registry.servers.processes import children, descendants, free_port, read_proc
 from tests import secret_forms
-from tests.bed import RemoteProcessor, journal, template
+from tests.bed import RemoteProcessor, clocks, journal, template
+from tests.waiting import SCALE
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_LIMIT = 60.0  # seconds for initdb, migrations and the first health check, with others on the machine
-RETURN = 60.0  # seconds until PostgreSQL is back and what waited flows again: its own recovery is most of that
-PROBE_LIMIT = 2.0  # seconds for one look
+START_LIMIT = 60.0 * SCALE  # seconds for initdb, migrations and the first health check, with others on the machine
+RETURN = 60.0 * SCALE  # seconds until PostgreSQL is back and what waited flows again: its own recovery is most of that
+PROBE_LIMIT = 2.0 * SCALE  # seconds for one look
 DELAY = 20  # milliseconds that the processors take, so that there is always something in flight to be struck
 
 _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_at <= %s"
@@ -34,14 +35,15 @@ _OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_
 class Service:
     """Where it answers, the key of its one tenant, and its processes by what they do."""
 
-    def __init__(self, data: Path, *options: str, **settings: str) -> None:
-        """`options`: of `up`; `settings`: environment variables."""
-        self.data = data
+    def __init__(self, data: Path, *options: str, others: Mapping[str, str] | None = None, **settings: str) -> None:
+        """`options`: of `up`; `others`: addresses of other processors that it has, by name; `settings`: environment variables."""
+        self.data, self.others = data, others or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.postgres, self.valkey = embedded.Postgres(data), embedded.Valkey(data)
         self.default, self.fallback = RemoteProcessor(fee=0.05), RemoteProcessor(fee=0.15)
         self.journal = data / "journal"  # of the bed's jobs
+        self.clocks = data / "clocks"
         self.options, self.settings = options, settings
         self.key = ""
 
@@ -65,9 +67,8 @@ class Service:
         """Everything up, a tenant with both processors in it."""
         await asyncio.gather(*(asyncio.to_thread(one.__enter__) for one in self.processors.values()))
         await asyncio.to_thread(self.calm)
-        await asyncio.to_thread(
-            template.set_processors, self.data, {name: one.url for name, one in self.processors.items()}
-        )
+        addresses = {name: one.url for name, one in self.processors.items()}
+        await asyncio.to_thread(template.set_processors, self.data, {**addresses, **self.others})
         self.key = template.tenant_key(self.data)
         self.up()
         await self.until_ready()
@@ -81,7 +82,7 @@ class Service:
 
     @property
     def environ(self) -> dict[str, str]:
-        own = {"REGISTRY_APPS": "tests.bed", journal.VARIABLE: str(self.journal)}
+        own = {"REGISTRY_APPS": "tests.bed", journal.VARIABLE: str(self.journal), clocks.VARIABLE: str(self.clocks)}
         return {**template.service_environment(self.data), **own, **self.settings}
 
     async def manage(self, *arguments: str) -> str:
@@ -192,13 +193,23 @@ class Service:
 
 
 @asynccontextmanager
-async def running(*options: str, **settings: str) -> AsyncIterator[Service]:
-    """A service of its own for as long as the block runs; `options`: of `up`; `settings`: environment variables."""
+async def running(
+    *options: str,
+    others: Mapping[str, str] | None = None,
+    fill: Callable[[Path], None] = template.fill,
+    disks: Callable[[Path], AbstractContextManager[object]] = nullcontext,
+    **settings: str,
+) -> AsyncIterator[Service]:
+    """A service of its own for as long as the block runs. `options`, `others`, `settings`: as above; `fill` makes what is in its folder,
+    after `disks` has mounted disks there."""
     data = template.empty_folder("registry-chaos-")
-    await asyncio.to_thread(template.fill, data)
-    service = Service(data, *options, **settings)
     try:
-        yield await service.start()
+        with disks(data):
+            await asyncio.to_thread(fill, data)
+            service = Service(data, *options, others=others, **settings)
+            try:
+                yield await service.start()
+            finally:
+                await asyncio.to_thread(service.close)
     finally:
-        await asyncio.to_thread(service.close)
         shutil.rmtree(data)

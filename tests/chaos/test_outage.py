@@ -1,11 +1,7 @@
 """PostgreSQL is unavailable under load: payments are accepted within a second, and stored once and in order afterwards."""
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,8 +9,8 @@ from uuid import uuid4
 
 import aiohttp
 
-from registry.servers.processes import holds_within
 from tests.bed.template import TENANT
+from tests.chaos.outages import away, frozen, takes_writes
 from tests.chaos.service import RETURN, Service
 from tests.conftest import eventually
 from tests.depth import deep
@@ -27,30 +23,6 @@ AT_MOST = 1.0  # seconds for an answer, whatever PostgreSQL does
 
 _FOUND = """SELECT p.correlation_id::text, p.id, date_trunc('milliseconds', p.created_at), count(*) OVER (PARTITION BY p.correlation_id)
 FROM payments_payment p JOIN registry_tenant t ON t.id = p.tenant_id WHERE t.slug = %s ORDER BY p.id"""
-
-
-@asynccontextmanager
-async def away(service: Service, number: int = signal.SIGQUIT) -> AsyncIterator[None]:
-    """PostgreSQL is ended, immediately, and `up` is kept from starting it again for as long as the block runs."""
-    with service.postgres.data_folder.lock():
-        pid = service.postgres.pid()
-        assert pid
-        os.kill(pid, number)
-        assert await asyncio.to_thread(holds_within, 5.0, lambda: not service.postgres.pids())
-        yield
-
-
-@asynccontextmanager
-async def frozen(service: Service) -> AsyncIterator[None]:
-    """It is there, holds every connection, and says nothing."""
-    pids = service.postgres.pids()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 class Sent:
@@ -234,10 +206,3 @@ async def read_only(session: aiohttp.ClientSession) -> bool:
 
 def lines(service: Service) -> list[str]:
     return (service.data / "up.log").read_text(errors="replace").splitlines()
-
-
-def takes_writes(service: Service) -> None:
-    with service.connect() as connection:
-        connection.execute("SET default_transaction_read_only = off")
-        connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
-        connection.execute("SELECT pg_reload_conf()")

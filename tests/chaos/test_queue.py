@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 
 from tests.chaos.flow import MORE, done_by_all, flows, more
+from tests.chaos.outages import away
 from tests.chaos.service import RETURN, Service
-from tests.chaos.test_outage import AWAY, Sent, away, drained, in_postgres, warm
+from tests.chaos.test_outage import AWAY, Sent, drained, in_postgres, warm
 from tests.chaos.traffic import GROUPS, LEASE, Traffic, start_holding
 from tests.conftest import eventually
 

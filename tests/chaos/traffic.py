@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import aiohttp
 from tests.chaos import deliveries
 from tests.chaos.deliveries import COMPLETED, DEAD, FAILED, RETRY, Book, Got, Heard, Message, Note, Says, named
 from tests.depth import deep
+from tests.waiting import SCALE
 
 QUEUE = "orders"
 PARTITIONS = tuple(f"customer-{n}" for n in range(10))
@@ -31,19 +32,30 @@ BATCH = 20  # messages of one pop, of two partitions
 LEASE = deep(1, 2)  # seconds
 OPTIONS = {"leaseTime": LEASE, "retryLimit": 50, "retryDelay": 50}  # tries enough: no lapse alone makes a dead letter
 PARKED = 300  # milliseconds of a long poll: a lease begins at most so long after its pop was sent
-ANSWER_LIMIT = 5.0  # seconds for one answer
+ANSWER_LIMIT = 5.0 * SCALE  # seconds for one answer
 WAITS = (0.05, 0.5)  # seconds between two tries
-ACCEPT_LIMIT = 90.0  # seconds until the last push must be accepted, once no more are made
-SETTLE_LIMIT = 60.0  # seconds from then on until all is read; leases have to lapse before
+ACCEPT_LIMIT = 90.0 * SCALE  # seconds until the last push must be accepted, once no more are made
+SETTLE_LIMIT = 60.0 * SCALE  # seconds from then on until all is read; leases have to lapse before
 ASK_EVERY = 0.1  # seconds between two looks whether all is read
 LETTERS = 1000  # dead letters of one page
 
 
 class Traffic:
-    """One queue, all its clients, and what they wrote down."""
+    """One queue, all its clients, and what they wrote down. `pushes`: of one producer in a second; `traces`: of a client's
+    session, by its name."""
 
-    def __init__(self, url: str, key: str, queue: str = QUEUE) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        queue: str = QUEUE,
+        *,
+        dice: random.Random | None = None,
+        pushes: float = PUSHES,
+        traces: Callable[[str], list[aiohttp.TraceConfig]] = lambda _: [],
+    ) -> None:
         self.url, self.key, self.queue = url, key, queue
+        self.dice, self.pushes, self.traces = dice or random.Random(), pushes, traces
         self.book = Book()
         self.statuses: Counter[str] = Counter()  # of items, as they were accepted
         self.retries = 0
@@ -52,11 +64,11 @@ class Traffic:
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
         """Messages come and go while the block runs. When it ends all are accepted, and read, if they ever will be."""
-        async with client(self.url, self.key) as session:
+        async with client(self.url, self.key, self.traces("producers")) as session:
             await until_answered(session, "POST", "/api/v1/configure", json={"queue": self.queue, "options": OPTIONS})
             enough = asyncio.Event()
             writing = [asyncio.create_task(self._produce(session, n, enough)) for n in range(PRODUCERS)]
-            reading = [asyncio.create_task(self._read(group)) for group in GROUPS for _ in range(READERS)]
+            reading = [asyncio.create_task(self._read(group, n)) for group in GROUPS for n in range(READERS)]
             try:
                 yield
                 enough.set()
@@ -69,22 +81,19 @@ class Traffic:
 
     async def faults(self) -> list[str]:
         """What is wrong, in words; nobody sends or reads meanwhile."""
-        found = list(deliveries.faults(self.book, GROUPS, lease=LEASE))
+        return list(faults_of(self.book, *await self.left()))
+
+    async def left(self) -> tuple[int, Counter[tuple[str, Message]]]:
+        """How many messages wait, and the dead letters of each group."""
         async with client(self.url, self.key) as session:
-            if left := await self._waiting(session):
-                found.append(f"{left} messages wait at the end")
-            dead = await self._dead(session)
-        wanted = Counter((group, one) for group in GROUPS for one in self.book.accepted if fate(one) == DEAD)
-        if wrong := (dead - wanted) + (wanted - dead):
-            found.append(f"{wrong.total()} dead letters too many or too few: {sorted(wrong)[:3]}")
-        return found
+            return await self._waiting(session), await self._dead(session)
 
     # -- Producers -------------------------------------------------------------------------------------------
 
     async def _produce(self, session: aiohttp.ClientSession, n: int, enough: asyncio.Event) -> None:
         while not enough.is_set():
             numbers = itertools.islice(self._numbers[n], ITEMS)
-            messages = [Message(random.choice(PARTITIONS), f"producer-{n}", number) for number in numbers]
+            messages = [Message(self.dice.choice(PARTITIONS), f"producer-{n}", number) for number in numbers]
             items = [
                 {"queue": self.queue, "partition": m.partition, "transactionId": m.transaction_id, "payload": m.number}
                 for m in messages
@@ -95,12 +104,12 @@ class Traffic:
             if bad := [verdict for verdict in verdicts if verdict["status"] not in ("queued", "duplicate", "buffered")]:
                 self.book.surprises.append(str(bad[0]))
             self.book.accepted.update(messages)
-            await asyncio.sleep(random.uniform(0, 2 / PUSHES))
+            await asyncio.sleep(self.dice.uniform(0, 2 / self.pushes))
 
     # -- Readers ---------------------------------------------------------------------------------------------
 
-    async def _read(self, group: str) -> None:
-        async with client(self.url, self.key) as session:
+    async def _read(self, group: str, n: int) -> None:
+        async with client(self.url, self.key, self.traces(f"{group}-{n}")) as session:
             await Reader(session, self.queue, group, self.book.write).run()
 
     async def _until_read(self, session: aiohttp.ClientSession, reading: Sequence[asyncio.Task[None]]) -> None:
@@ -178,6 +187,16 @@ class Reader:
         return status
 
 
+def faults_of(book: Book, waiting: int, dead: Counter[tuple[str, Message]], *, lease: float = LEASE) -> Iterator[str]:
+    """What is wrong, in words, where so many messages wait and these are dead letters at the end."""
+    yield from deliveries.faults(book, GROUPS, lease=lease)
+    if waiting:
+        yield f"{waiting} messages wait at the end"
+    wanted = Counter((group, one) for group in GROUPS for one in book.accepted if fate(one) == DEAD)
+    if wrong := (dead - wanted) + (wanted - dead):
+        yield f"{wrong.total()} dead letters too many or too few: {sorted(wrong)[:3]}"
+
+
 def fate(message: Message) -> str:
     """Most are done at once, some at a later try; some are given up, by every group."""
     return {7: FAILED, 19: RETRY, 31: DEAD}.get(message.number % 40, COMPLETED)
@@ -190,19 +209,22 @@ class Unanswered(Exception):
     """The service was away, or said that it was."""
 
 
-def client(url: str, key: str) -> aiohttp.ClientSession:
+def client(url: str, key: str, traces: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT)
-    return aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
+    headers = {"Authorization": f"Bearer {key}"}
+    return aiohttp.ClientSession(url, headers=headers, timeout=timeout, trace_configs=list(traces))
 
 
-async def asked(session: aiohttp.ClientSession, method: str, path: str, **options: Any) -> tuple[int, Any]:
+async def asked(
+    session: aiohttp.ClientSession, method: str, path: str, *, expected: Sequence[int] = (200, 201, 204), **options: Any
+) -> tuple[int, Any]:
     """Status and body of an answer that makes sense. Raises Unanswered; AssertionError for an answer no good client gets."""
     try:
         async with session.request(method, path, **options) as response:
             body = await response.text()
             if response.status == 503:
                 raise Unanswered
-            assert response.status in (200, 201, 204), f"{method} {path}: {response.status} {body[:300]}"
+            assert response.status in expected, f"{method} {path}: {response.status} {body[:300]}"
             return response.status, await response.json() if body else None
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unanswered from error

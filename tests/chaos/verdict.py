@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from tests.chaos.sender import Sender
 from tests.chaos.service import Service
+from tests.waiting import SCALE
 
-SETTLE_LIMIT = 90.0  # seconds for what was accepted last
+SETTLE_LIMIT = 90.0 * SCALE  # seconds for what was accepted last
 
 
 async def until_settled(service: Service, *, before: datetime, within: float) -> None:

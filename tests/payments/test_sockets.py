@@ -25,9 +25,10 @@ from registry.data import database, live
 from registry.edge import live_socket
 from registry.models import Membership
 from registry.tenants import access
-from tests.conftest import PATIENCE, Api, at_work, eventually, make_key
+from tests.conftest import Api, at_work, eventually, make_key
 from tests.depth import deep
 from tests.factories import in_thread, make_payment, make_processor, make_tenant
+from tests.waiting import PATIENCE
 
 NO_RIGHT, BAD_MESSAGE, TOO_SLOW, RESTART = 4401, 4400, 4408, 1012
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from payments.billing import readiness
 from payments.errors import DifferentContent
-from payments.intake import intake, spilling
+from payments.intake import intake, recent, spilling
 from payments.intake.payment import NewPayment, Receipt, Submission, fingerprint
 from payments.intake.spilling import KIND
 from payments.models import Payment
@@ -149,6 +149,46 @@ async def test_during_an_outage_no_caller_waits_and_spilled_ids_are_known(tenant
     assert [receipt.replayed for receipt in receipts] == [False, True]
     assert receipts[0].created_at == receipts[1].created_at
     assert [receipt.replayed for receipt in together if isinstance(receipt, Receipt)] == [False, True]
+
+
+async def test_during_an_outage_an_id_that_was_stored_before_it_keeps_its_content(
+    tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = order(tenant)
+    other = msgspec.structs.replace(first, amount=1)
+    await intake.submit(first)
+
+    monkeypatch.setattr(db_breaker.current(), "away", True)
+    results = await intake.submit_many([other, first, order(tenant), other])
+
+    assert [type(result) for result in results] == [DifferentContent, Receipt, Receipt, DifferentContent]
+    assert [one.spilled for one in results if isinstance(one, Receipt)] == [True, True]
+
+
+async def test_ids_of_payments_that_left_the_spill_keep_their_content_during_the_next_outage(
+    tenant: Tenant, fresh_spill: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = order(tenant)
+    with monkeypatch.context() as outage:
+        outage.setattr(db_breaker.current(), "away", True)
+        await intake.submit(first)
+    await nothing_waits()
+
+    monkeypatch.setattr(db_breaker.current(), "away", True)
+
+    with pytest.raises(DifferentContent):
+        await intake.submit(msgspec.structs.replace(first, amount=1))
+
+
+async def test_the_latest_ids_are_remembered_and_no_more(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recent, "KEPT", 2)
+    payments = [order(tenant) for _ in range(3)]
+    recent.remember(Submission(one, fingerprint(one), ACCEPTED) for one in [payments[0], *payments])
+
+    others = [msgspec.structs.replace(one, amount=1) for one in payments]
+    known = [recent.has_other_content(Submission(one, fingerprint(one), ACCEPTED)) for one in others]
+
+    assert known == [False, True, True]
 
 
 async def test_ids_spilled_by_a_dead_process_are_known_to_the_process_that_takes_over(

@@ -21,8 +21,9 @@ from registry.data.loop import end_loop
 from registry.errors import Unauthorized
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, keys, links
-from tests.conftest import PATIENCE, Api, eventually, make_key
+from tests.conftest import Api, eventually, make_key
 from tests.factories import in_thread, make_tenant
+from tests.waiting import PATIENCE
 
 A_SECOND = 1.0  # within which a revocation is seen everywhere
 

@@ -1,0 +1,27 @@
+"""Payments that this process has accepted lately: while PostgreSQL is unavailable, other content under their ids is refused.
+
+Only that. The same content is written down again all the same, because a purge may have removed the payment meanwhile.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from payments.intake.payment import Key, Submission
+
+KEPT = 10_000  # ids; about 4 MB
+
+_fingerprints: OrderedDict[Key, bytes] = OrderedDict()  # one per process, the latest last
+
+
+def remember(stored: Iterable[Submission]) -> None:
+    """These are in PostgreSQL."""
+    for one in stored:
+        _fingerprints[one.key] = one.fingerprint
+        _fingerprints.move_to_end(one.key)
+    while len(_fingerprints) > KEPT:
+        _fingerprints.popitem(last=False)
+
+
+def has_other_content(one: Submission) -> bool:
+    """Whether the id was accepted lately with other content."""
+    return _fingerprints.get(one.key, one.fingerprint) != one.fingerprint

@@ -1,0 +1,21 @@
+"""Waiting for a condition, with a limit: a test never sleeps a guessed time."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+SCALE = float(os.environ.get("TEST_SCALE", "1"))  # of limits, for a machine that does other things as well
+PATIENCE = 30.0 * SCALE  # seconds that `eventually` waits before it fails
+
+
+async def eventually(condition: Callable[[], Any], *, within: float = PATIENCE) -> Any:
+    """The first true value of `condition` (plain or async). Fails after `within` seconds."""
+    async with asyncio.timeout(within):
+        while True:
+            value = condition()
+            if asyncio.iscoroutine(value):
+                value = await value
+            if value:
+                return value
+            await asyncio.sleep(0.01)
