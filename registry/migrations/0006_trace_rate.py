@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("registry", "0004_book_checks")]
+    dependencies = [("registry", "0005_alerts")]
 
     operations = [
         migrations.AddField(
