@@ -60,8 +60,7 @@ class Routed[I](NamedTuple):
 class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
     """One kind of work, with items I (claimed rows) and outcomes O. One instance per worker process and event loop.
 
-    The methods down to `write_once` are the mechanism, and are called by those that run work. All others are hooks, which a
-    kind overrides.
+    Down to `write_once` it is the mechanism, called by those that run work. All other methods are hooks, which a kind overrides.
     """
 
     lease: ClassVar[float] = 30.0  # seconds; longer than a group takes, and than a process may be suspended
@@ -278,8 +277,7 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
             self.forget_traced(items)
         for item in items:
             share = self.share_of(item)
-            self.in_flight_of[share] -= 1
-            count = self.in_flight_of[share]
+            self.in_flight_of[share] = count = self.in_flight_of[share] - 1
             if not count:
                 del self.in_flight_of[share]
             elif count == self.share_limit - WORTH_A_CLAIM:
