@@ -24,6 +24,8 @@ from payments.models.billing import Paid
 from payments.processors import KINDS
 from registry.edge import navigation
 from registry.operators import attention
+from registry.operators.alerts import rules
+from registry.telemetry import metrics
 from tests.conftest import Api, at_work
 from tests.factories import in_thread, make_payment, make_person, make_processor, make_tenant
 from tests.payments.signing_up import Person, session_of
@@ -193,3 +195,17 @@ async def test_the_example_of_a_source_of_attention_says_what_needs_somebody(ten
     assert await attention.items([tenant.pk + 1]) == []
     [same] = await attention.items(None)
     assert same.count == 1
+
+
+# -- An alert rule ---------------------------------------------------------------------------------------------
+
+
+def test_the_rule_of_the_example_is_registered_and_its_metric_exists(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rules, "_rules", {})
+
+    exec(block("python", '"""Alerts about trials.'), {})
+
+    [rule] = rules.rules()
+    assert rule.name == "billing.refused"
+    assert rule.condition.metric == "registry_http_requests_total"
+    assert metrics.REQUESTS._name + "_total" == rule.condition.metric

@@ -72,6 +72,14 @@ register(
         runbook="queues",
     ),
     AlertRule(
+        name="workers.processes",
+        expression="max(registry_worker_process_ratio) >= 1",
+        for_=1800,
+        severity=Severity.NOTICE,
+        scope="service",
+        sentence="All places for child processes have been taken for half an hour: jobs that run in one wait for others to end.",
+    ),
+    AlertRule(
         name="chores",
         expression="sum(registry_chores) > 0",
         for_=60,
