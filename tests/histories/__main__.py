@@ -81,7 +81,7 @@ class Runs:
             if line.left_out:
                 self.console.print(f"seed {run.seed}: left out: {line.name}: {line.left_out}")
         self.operations += sum(isinstance(line, Operation) for line in lines)
-        return judged(run.seed, lines, self.console)
+        return judged(str(run.seed), lines, self.console)
 
     def __rich__(self) -> Table:
         table = Table("seeds", "passed", "failed", "requests", "minutes", "seed", "now")
@@ -93,15 +93,17 @@ class Runs:
         return table
 
 
-def judged(seed: int, lines: list[Line], console: Console) -> bool:
+def judged(name: str, lines: list[Line], console: Console) -> bool:
     """Whether nothing is wrong; what is wrong is shown, and the history kept."""
+    file = KEPT / f"{name}.jsonl"
+    entries.write(file, lines)  # first: also where the checker fails
     faults = check(lines)
     if faults:
-        file = KEPT / f"{seed}.jsonl"
-        entries.write(file, lines)
-        console.print(f"[bold red]seed {seed}: {len(faults)} faults, history in {file}")
+        console.print(f"[bold red]{name}: {len(faults)} faults, history in {file}")
         for fault in faults:
             console.print(f"[red]{fault}")
+    else:
+        file.unlink()
     return not faults
 
 
@@ -110,7 +112,7 @@ async def main(options: argparse.Namespace) -> int:
     os.umask(0o022)
     KEPT.mkdir(parents=True, exist_ok=True)
     if options.check:
-        return not judged(0, entries.read(options.check), console)
+        return not judged("checked-again", entries.read(options.check), console)
     passed = Passed(PASSED, commit)
     seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.runs)
     left = [seed for seed in seeds if options.seed is not None or seed not in passed.seeds]

@@ -315,6 +315,11 @@ ALLOWED: dict[str, list[Line]] = {
     "a request sent again": [*clean(), accept(A, 3.0)],
     "a conflict": [*clean(), accept(A, 3.0, 409, amount="9.00")],
     "other content that was accepted and set aside": [*clean(), ASIDE, accept(A, 3.0, amount="9.00")],
+    "requests that were cut before their bodies were sent": [
+        *clean(),
+        asked("POST", "/payments", 1.0, None),
+        asked("POST", "/api/v1/ack/batch", 1.0, None),
+    ],
     "a request that nobody answered": [*clean(), accept(R, 3.0, None)],
     "an answer that was begun before a later one was complete": [
         *clean(),

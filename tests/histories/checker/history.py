@@ -157,8 +157,8 @@ def cents(amount: Any) -> int:
 
 
 def _accepts(one: Operation) -> Iterator[Accept]:
-    if one.method != "POST" or one.path not in ("/payments", "/payments/batch"):
-        return
+    if one.method != "POST" or one.path not in ("/payments", "/payments/batch") or one.asked is None:
+        return  # a request that was cut before its body was sent is none
     items = one.asked["items"] if one.path.endswith("batch") else [one.asked]
     for item, verdict in zip(items, _verdicts(one, len(items)), strict=True):
         yield Accept(item["correlationId"], cents(item["amount"]), one.invoked, one.completed, verdict)

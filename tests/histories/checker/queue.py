@@ -34,7 +34,7 @@ def _write(book: Book, one: Operation) -> None:
         messages = [named(message["partition"], message["transactionId"]) for message in one.answer["messages"]]
         group = one.query["consumerGroup"]
         book.write(Got(one.answer["leaseId"], group, one.invoked, one.completed, messages))
-    elif one.path == "/api/v1/ack/batch":
+    elif one.path == "/api/v1/ack/batch" and one.asked is not None:
         _acked(book, one)
 
 
