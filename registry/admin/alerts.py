@@ -18,7 +18,7 @@ from registry.operators.alerts.messages import labels
 from registry.operators.alerts.operate import END_SILENCES, LONGEST, SILENCE_DAY, SILENCE_HOUR
 from registry.operators.attention import Severity
 from registry.operators.cells import breakable, exact, pill, since_then
-from registry.operators.lists import CappedPaginator, choices_of, since
+from registry.operators.lists import Attaching, CappedPaginator, choices_of, since
 from registry.operators.reasoned import Reasoned, ReasonedForm
 from registry.operators.scope import SUPERUSERS, TenantScoped
 from registry.operators.sections import WATCH
@@ -35,18 +35,18 @@ OpenFilter = choices_of(
 
 
 @admin.register(Alert)
-class AlertAdmin(TenantScoped):
+class AlertAdmin(Attaching):
     section, place, purpose = WATCH, 1, "What fires, and what fired: silence one."
     tenant_path = ""
     paginator = CappedPaginator
-    list_display = ["rule_name", "state", "urgency", "sentence", "measured", "began", "ended"]
+    list_display = ["rule_name", "state", "urgency", "sentence", "measured", "began", "ended", "silenced"]
     list_filter = [OpenFilter, since("since", "since")]
     search_fields = ["rule__startswith", "host__exact"]
     search_help_text = "The beginning of a rule's name, or a host in full."
     sortable_by = ()
     fields = (
         "rule_name", "state", "urgency", "sentence", "expression", "measured", "parts", "began", "fired", "clear", "ended", "read",
-        "told", "told_resolved", "silence",
+        "told", "told_resolved", "silenced",
     )  # fmt: skip
     readonly_fields = fields
     actions = [SILENCE_HOUR, SILENCE_DAY]
@@ -107,12 +107,23 @@ class AlertAdmin(TenantScoped):
     def told_resolved(self, alert: Alert) -> SafeString | str:
         return exact(alert.told_resolved_at)
 
-    @admin.display(description="silenced")
-    def silence(self, alert: Alert) -> str:
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Alert | None:
+        found = super().get_object(request, object_id, from_field)
+        if found is not None:
+            self.attach([found])
+        return found
+
+    def attach(self, rows: list[Any]) -> None:
+        """The silences that hold now."""
         now = datetime.now(UTC)
-        found = AlertSilence.objects.filter(rule=alert.rule, ends_at__gt=now)
-        holding = states.silence_of(alert, found, now)
-        return f"until {holding.ends_at:%Y-%m-%d %H:%M} UTC by {holding.actor}: {holding.why}" if holding else "no"
+        silences = list(AlertSilence.objects.filter(ends_at__gt=now))
+        for alert in rows:
+            alert.silence = None if alert.resolved_at else states.silence_of(alert, silences, now)
+
+    @admin.display(description="silenced")
+    def silenced(self, alert: Any) -> str:
+        one = alert.silence
+        return f"until {one.ends_at:%Y-%m-%d %H:%M} UTC by {one.actor}: {one.why}" if one else "–"
 
 
 class AlertSilenceForm(ReasonedForm):

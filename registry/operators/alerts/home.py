@@ -1,7 +1,7 @@
 """Open alerts for the operators' home and the command `alerts`: with their silences, and beside the items of attention."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from registry.data.loop import sync_twin
@@ -33,11 +33,9 @@ class OpenAlert:
     @property
     def state(self) -> str:
         """In a few words."""
-        if self.is_unknown:
-            return f"{self.alert.status}, now unknown"
-        if self.silence:
-            return f"{self.alert.status}, silenced until {self.silence.ends_at:%Y-%m-%d %H:%M} UTC"
-        return str(self.alert.status)
+        unknown = ", now unknown" if self.is_unknown else ""
+        silenced = f", silenced until {self.silence.ends_at:%Y-%m-%d %H:%M} UTC" if self.silence else ""
+        return f"{self.alert.status}{unknown}{silenced}"
 
     @property
     def sentence(self) -> str:
@@ -72,15 +70,20 @@ open_alerts_sync = sync_twin(open_alerts)
 
 
 def combined(items: Sequence[Item], alerts: Sequence[OpenAlert]) -> list[tuple[Item, list[OpenAlert]]]:
-    """One line for each thing: an item with the alerts of its name, and alerts of which no item speaks, in the order of urgency."""
+    """One line for each thing: an item with the alerts of its name, and alerts of which no item speaks. The most urgent come first."""
     named: dict[str, list[OpenAlert]] = {}
     for alert in alerts:
         named.setdefault(alert.runbook, []).append(alert)
     alerted, lines = set(named), []
     for item in items:
-        if item.severity is not Severity.WELL:
-            lines.append((item, named.pop(item.name, [])))
-        elif item.name not in alerted:  # else it is not well
+        if item.severity is not Severity.WELL and (item.known or item.name not in alerted):
+            mine = named.pop(item.name, [])
+            lines.append((replace(item, severity=_most_urgent(item, mine)), mine))
+        elif item.name not in alerted:  # else it is not well, or not unknown
             lines.append((item, []))
     lines += [(alert.item(), [alert]) for rest in named.values() for alert in rest]
     return sorted(lines, key=lambda line: (line[0].severity, line[0].since is None, line[0].since))
+
+
+def _most_urgent(item: Item, alerts: Sequence[OpenAlert]) -> Severity:
+    return min([item.severity, *(Severity(one.alert.severity) for one in alerts)])
