@@ -25,9 +25,11 @@ from registry.models import BookCheck, Tenant
 from registry.operators import book_checks
 from registry.operators.alerts import rules
 from registry.operators.alerts.evaluator import AlertEvaluator
-from registry.operators.alerts.rules import Scope
+from registry.operators.alerts.measuring import Measured
+from registry.operators.alerts.rules import AlertRule, Scope
 from registry.tenants import audit
 from tests.alerts.conftest import Alarm
+from tests.alerts.watching import ELSEWHERE
 from tests.bed import HttpProcessor
 from tests.bed.receiver import Receiver
 from tests.conftest import Api, at_work, eventually
@@ -328,25 +330,13 @@ def failed_tries() -> float:
 
 # -- All rules ---------------------------------------------------------------------------------------------------------
 
-# Rules that no test provokes for real, and why.
-ELSEWHERE = {
-    "database.replication": "wants a second PostgreSQL that replays late: its statement is read in tests/registry/test_attention.py",
-    "database.statements": "wants a statement that is refused for a minute: tests/registry/test_faults.py reads the metric",
-    "deliveries.failed": "counted by the statement of attention: tests/queueing/test_queue_attention.py",
-    "messages.dead": "counted by the statement of attention: tests/queueing/test_queue_attention.py",
-    "inbound.dead": "counted by the statement of attention: tests/payments/test_payment_attention.py",
-    "refunds.stopped": "counted by the statement of attention: tests/payments/test_payment_attention.py",
-    "disputes.due": "counted by the statement of attention: tests/payments/test_payment_attention.py",
-    "discrepancies": "counted by the statement of attention: tests/payments/test_payment_attention.py",
-}
-
 
 def test_every_rule_is_provoked_or_has_a_reason_why_not():
-    texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py")).partition("ELSEWHERE = {")
-    tested = {one.name for one in rules.rules() if f'"{one.name}"' in texts[0] + texts[2].partition("\n}\n")[2]}
+    texts = [path.read_text().partition("# -- All rules")[0] for path in Path(__file__).parent.glob("test_*.py")]
+    provoked = {one.name for one in rules.rules() if any(f'"{one.name}"' in text for text in texts)}
 
-    assert {one.name for one in rules.rules()} == tested | ELSEWHERE.keys()
-    assert not tested & ELSEWHERE.keys()
+    assert {one.name for one in rules.rules()} == provoked | ELSEWHERE.keys()
+    assert not provoked & ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize("scope", ["service", "host"])
@@ -356,13 +346,19 @@ async def test_where_all_is_well_no_rule_of_the_service_holds(tenant: Tenant, sa
     await settle_all(tenant)
     await prove()
     await check_books()
+    evaluator = AlertEvaluator(scope, HOST if scope == "host" else "", ElectedAtOnce())
     async with workers_of_all_queues():
-        evaluator = AlertEvaluator(scope, HOST if scope == "host" else "", ElectedAtOnce())
-        measured = await evaluator._measure(datetime.now(UTC))
+        measured = await eventually(lambda: without_trouble(evaluator))
 
     assert {rule.name for rule in measured} == {rule.name for rule in rules.rules(scope)}
-    assert {rule.name: found.value for rule, found in measured.items() if found.holds} == {}
     assert {rule.name for rule, found in measured.items() if found.value is None} <= MAY_BE_ABSENT
 
 
-MAY_BE_ABSENT = {"database.away", "database.statements"}  # metrics that a process has only after the first trouble
+async def without_trouble(evaluator: AlertEvaluator) -> dict[AlertRule, Measured]:
+    """What the rules amount to, once none holds: a pool that grows makes callers wait for a moment."""
+    measured = await evaluator._measure(datetime.now(UTC))
+    return {} if any(found.holds for found in measured.values()) else measured
+
+
+# Metrics that a process has only after the first trouble, or once its spill was used.
+MAY_BE_ABSENT = {"database.away", "database.statements", "spill.waiting", "spill.refuses"}
