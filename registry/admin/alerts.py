@@ -146,6 +146,7 @@ class AlertSilenceAdmin(Reasoned):
     list_display = ["rule", "on_host", "state", "starts", "ends", "actor", "why"]
     list_filter = [since("starts_at", "started")]
     search_fields = ["rule__startswith", "host__exact"]
+    search_help_text = "The beginning of a rule's name, or a host in full."
     sortable_by = ()
     add_fields = ("rule", "host", "ends_at")
     change_fields = ("rule", "on_host", "state", "starts", "ends", "actor", "why")
@@ -165,8 +166,8 @@ class AlertSilenceAdmin(Reasoned):
 
     @admin.display(description="state")
     def state(self, silence: AlertSilence) -> SafeString:
-        holds = silence.ends_at > datetime.now(UTC)
-        return pill("◔", "amber", "holds") if holds else pill("–", "grey", "ended")
+        is_active = silence.ends_at > datetime.now(UTC)
+        return pill("◔", "amber", "active") if is_active else pill("–", "grey", "ended")
 
     @admin.display(description="from")
     def starts(self, silence: AlertSilence) -> SafeString | str:

@@ -157,4 +157,4 @@ api = Api()
 
 @api.exception_handler(Problem)
 def _problem(_request: HttpRequest, error: Problem) -> HttpResponse:
-    return problem_response(error)
+    raise error  # LeanHandler answers it as that of any other view, and puts its code into the request log

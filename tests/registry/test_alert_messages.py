@@ -15,9 +15,10 @@ from pytest_httpserver import HTTPServer
 from standardwebhooks import Webhook
 from werkzeug import Request, Response
 
-from registry.models import AlertMessage
+from registry.models import Alert, AlertMessage
 from registry.operators.alerts import messages as made_of
 from registry.operators.alerts import sending, store
+from registry.operators.alerts.states import FLAPPING
 from registry.operators.attention import Severity
 from tests.attending import named
 from tests.conftest import eventually
@@ -217,6 +218,18 @@ async def test_many_alerts_are_one_email_with_the_most_urgent_first(mailbox):
     assert re.findall(r"FIRING (\w+): (\S+)", letter.body) == [
         ("critical", "steered.b"), ("warning", "steered.c"), ("notice", "steered.a"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recent", "said"), [(0, False), (1, False), (FLAPPING, True)])
+async def test_an_email_says_that_an_alert_changes_often_once_its_messages_are_held_back(
+    recent: int, said: bool, mailbox
+):
+    now = datetime.now(UTC)
+    alert = Alert(
+        rule="spill.waiting", status=Alert.Status.RESOLVED, severity=Severity.CRITICAL, since=now, resolved_at=now
+    )
+    [letter] = made_of.about([made_of.Told(alert, recent)], now)
+    assert (f"It changes often: {recent} messages within the last hour." in letter.body) is said
 
 
 async def test_the_message_leads_to_the_section_of_the_runbook(settings, receiver: Receiver):

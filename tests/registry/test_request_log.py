@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
@@ -64,6 +65,16 @@ async def test_a_request_is_logged_with_its_key_answer_and_duration(api: Api, te
     assert (found.key, found.request_id) == (key.split("_")[1], "of-the-test-1")
     assert before - timedelta(seconds=1) < found.at < datetime.now(UTC)
     assert 0 < found.duration < 10_000_000
+
+
+@pytest.mark.parametrize("path", ["/webhook-endpoints", f"/payments/{UUID(int=1)}/refunds", "/api/v1/push"])
+async def test_the_code_of_an_error_is_logged_whichever_way_the_view_is_made(api: Api, tenant: Tenant, path: str):
+    async with api.post(path, json=[]) as response:
+        answer = await response.json()
+
+    [found] = await once_logged(tenant, 1)
+
+    assert found.code == answer["type"].rpartition(":")[2] != ""
 
 
 async def test_neither_queries_nor_bodies_nor_headers_are_kept(api: Api, tenant: Tenant, key: str):

@@ -12,6 +12,7 @@ from registry.edge.api import ENCODER, iso
 from registry.models import Alert, AlertMessage
 from registry.operators.alerts.expressions import shown
 from registry.operators.alerts.rules import rule_of
+from registry.operators.alerts.states import FLAPPING
 from registry.operators.attention import Severity
 
 TYPE, TEST = "alerts.changed", "alerts.test"
@@ -127,7 +128,7 @@ def _paragraph(alert: Alert, recent: int) -> str:
     lines.append(f"Since {alert.since:%Y-%m-%d %H:%M:%S} UTC")
     if alert.resolved_at:
         lines[-1] += f", resolved {alert.resolved_at:%Y-%m-%d %H:%M:%S} UTC"
-    if recent:
+    if recent >= FLAPPING:
         lines.append(f"It changes often: {recent} messages within the last hour.")
     return "\n".join([*lines, f"Runbook: {runbook_of(alert)}"])
 
