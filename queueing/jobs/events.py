@@ -105,6 +105,11 @@ def accepted(new: live.Change, requests: Mapping[Key, str] | None = None) -> cha
     return line(change, "", change.status, "accepted", request_id=request_id)
 
 
+def settled_line(settlement: JobSettlement, row: database.Row) -> changes.ChangeLine:
+    """The log line of an outcome, with its row of the statement `settle`: canceled where that was requested meanwhile."""
+    return line(settlement.claim, "running", row[3], settlement.code)
+
+
 def claimed(claim: JobClaim) -> live.Change:
     """Of a claim."""
     why = (LOST, "the worker of the attempt before was lost") if claim.cut_off else ("", "")

@@ -250,8 +250,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
         }
 
     def changed(self, outcome: JobSettlement, row: Row) -> changes.ChangeLine:
-        status = row[3]  # not the outcome's where a cancellation was requested meanwhile
-        return events.line(outcome.claim, "running", status, outcome.code)
+        return events.settled_line(outcome, row)
 
     async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:
         live.publish([events.settled(settlement, row) for settlement, row in written])

@@ -15,7 +15,8 @@ import pytest
 from payments.models import Payment
 from payments.processors.reports import RefundReport, Subject
 from payments.refunds import operate, refunds
-from queueing.jobs import decisions
+from queueing.jobs import decisions, stall
+from queueing.jobs.running import RunningJob, RunningJobs
 from queueing.jobs.work import JobWork
 from queueing.models import Job
 from registry.data import database
@@ -228,6 +229,22 @@ async def test_a_job_whose_worker_died_was_running_before_and_one_that_is_cancel
         ("job running", "running", "running", 2),
         ("job canceled", "running", "canceled", 2),
     ]
+
+
+async def test_jobs_of_a_worker_whose_loop_is_blocked_have_lines_of_how_they_ended(
+    monkeypatch: pytest.MonkeyPatch, api: Api, lines: Lines
+):
+    monkeypatch.setattr(stall, "_kill", lambda: None)
+    blocking = await submit(api)
+    work, jobs = JobWork(), RunningJobs()
+    async with database.own_connection():
+        [claim] = await work.claim(1, 10)
+        jobs.add(RunningJob(claim, lease=30.0))
+        await asyncio.to_thread(stall.LoopGuard(jobs, work._statement)._replace, None, database.connection_parameters())
+        await work.close()
+
+    assert steps(about(lines, job=blocking["id"]))[-1][:3] == ("job queued", "running", "queued")
+    assert about(lines, job=blocking["id"])[-1]["why"] == "blocked_the_loop"
 
 
 def test_the_reason_is_shortened_and_has_no_secret(lines: Lines):
