@@ -8,6 +8,7 @@ from registry.edge.api import api
 from registry.edge.handler import lean
 from registry.errors import MethodNotAllowed
 from registry.telemetry import traces
+from registry.telemetry.context import REQUEST
 from registry.tenants.sampling import enter
 
 # Bytes of a body. Events have some kilobytes; the largest that Stripe describes have a few hundred. Not a setting, because the
@@ -38,7 +39,9 @@ async def accept(request: HttpRequest, account: str) -> HttpResponse:
     headers = request.scope["headers"]  # type: ignore[attr-defined]
     signature, body = read_signature(_signatures(request.scope)), request.body  # type: ignore[attr-defined]
     to = await admitted(account, signature, body)
-    event = ReceivedEvent(to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery")
+    event = ReceivedEvent(
+        to.tenant_id, to.processor_id, read_head(body), body, kept(headers), "delivery", REQUEST.get()
+    )
     new = await receive(event)
     if traces.on:
         enter([(traced_event(to.tenant_id, event.head.id), new)])

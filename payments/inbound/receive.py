@@ -132,6 +132,7 @@ class ReceivedEvent(NamedTuple):
     body: bytes
     headers: str  # JSON
     source: str
+    request_id: str = ""  # for the log
 
     @property
     def key(self) -> tuple[int, int, str]:
@@ -172,9 +173,8 @@ async def _write(batch: Sequence[ReceivedEvent]) -> list[bool]:
 
 def _change(event: ReceivedEvent) -> changes.ChangeLine:
     head = event.head
-    return changes.change(
-        "inbound event", "", "received", tenant=event.tenant_id, inbound=head.id, type=head.type, why=event.source
-    )
+    ids = {"inbound": head.id, "type": head.type, "request_id": event.request_id}
+    return changes.change("inbound event", "", "received", tenant=event.tenant_id, why=event.source, **ids)
 
 
 def traced_event(tenant_id: int, event_id: str) -> TracedObject:

@@ -1,6 +1,7 @@
 """Payments that this process has accepted lately: while PostgreSQL is unavailable, other content under their ids is refused.
 
-Only that. The same content is written down again all the same, because a purge may have removed the payment meanwhile.
+Only that. The same content is written down again all the same, because a purge may have removed the payment meanwhile. Other content
+under such an id is refused until PostgreSQL is back: only sandboxes are purged.
 """
 
 from collections import OrderedDict
@@ -16,8 +17,8 @@ _fingerprints: OrderedDict[Key, bytes] = OrderedDict()  # one per process, the l
 def remember(stored: Iterable[Submission]) -> None:
     """These are in PostgreSQL."""
     for one in stored:
+        _fingerprints.pop(one.key, None)  # not move_to_end: the loop of another thread may remove the key before
         _fingerprints[one.key] = one.fingerprint
-        _fingerprints.move_to_end(one.key)
     while len(_fingerprints) > KEPT:
         _fingerprints.popitem(last=False)
 

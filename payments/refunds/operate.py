@@ -20,7 +20,9 @@ from registry.operators.confirm import Confirmed, RowAction, confirm_row
 from registry.operators.decide import Done, Moved, decide, each
 from registry.operators.rows import guarded
 from registry.operators.switches import for_tenants
+from registry.telemetry import changes
 
+CLOSED_DETAIL = "Failed: closed by an operator"  # payers may read the timeline: it names neither operator nor reason
 SWITCH = f"inline.{inline.OPERATION}"
 
 
@@ -40,18 +42,33 @@ async def retry(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> b
 async def close(*, tenant_id: int, refund_id: int, actor: str, reason: str) -> bool:
     """Close a stopped refund as failed: its amount can be refunded again. False when it was retried or closed before."""
 
-    async def move(conn: AsyncConnection) -> list[Moved]:
-        closed = await _close(conn, tenant_id, refund_id)
-        return [_moved(tenant_id, *closed)] if closed else []
+    lines: list[changes.ChangeLine] = []
 
-    return bool(await decide(action="refund.close", actor=actor, reason=reason, move=move))
+    async def move(conn: AsyncConnection) -> list[Moved]:
+        lines.clear()  # of a run whose connection was lost
+        closed = await _close(conn, tenant_id, refund_id)
+        if not closed:
+            return []
+        public_id, was, event = closed
+        lines.append(_closed(event, public_id, was))
+        return [_moved(tenant_id, public_id, event)]
+
+    moved = await decide(action="refund.close", actor=actor, reason=reason, move=move)
+    if moved:
+        changes.record(lines)
+    return bool(moved)
+
+
+def _closed(event: live.Event, public_id: UUID, was: str) -> changes.ChangeLine:
+    ids = {"payment": event.subject, "refund": public_id}
+    return changes.change("refund", was, RefundStatus.FAILED.value, tenant=event.tenant, why=CLOSED_DETAIL, **ids)
 
 
 def _moved(tenant_id: int, public_id: UUID, *events: live.Event) -> Moved:
     return Moved(target=f"refund {public_id}", tenant_id=tenant_id, events=events)
 
 
-async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[UUID, live.Event] | None:
+async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple[UUID, str, live.Event] | None:
     row = {"tenant": tenant_id, "refund": refund_id}
     payments = await database.rows(conn, SQL["stopped"], row)
     if not payments:
@@ -61,8 +78,8 @@ async def _close(conn: AsyncConnection, tenant_id: int, refund_id: int) -> tuple
     held = await database.rows(conn, SQL["hold_stopped"], row)
     if not held:
         return None
-    [(public_id, amount)] = held
-    return public_id, await _fail(conn, tenant_id, refund_id, payment.id, amount)
+    [(public_id, amount, was)] = held
+    return public_id, was, await _fail(conn, tenant_id, refund_id, payment.id, amount)
 
 
 async def _fail(conn: AsyncConnection, tenant_id: int, refund_id: int, payment_id: int, amount: int) -> live.Event:
@@ -74,7 +91,7 @@ async def _fail(conn: AsyncConnection, tenant_id: int, refund_id: int, payment_i
         payment_id,
         subject=refund_id,
         kind="refund.failed",
-        detail="Failed: closed by an operator",
+        detail=CLOSED_DETAIL,
         owed=-amount,
     )
 

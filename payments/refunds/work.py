@@ -176,15 +176,16 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
         return await database.fetch(SQL["settle"], self._settlement_columns(outcomes))
 
     def changed(self, outcome: RefundSettlement, row: Row) -> changes.ChangeLine:
-        return self._change(outcome.claim, outcome.claim.status, outcome.status, why=outcome.detail or outcome.code)
+        *_, status, detail = row  # not the outcome's where the money was booked from a report already
+        return self._change(outcome.claim, outcome.claim.status, RefundStatus(status), why=detail or outcome.code)
 
     async def after_settle(self, written: Sequence[tuple[RefundSettlement, Row]]) -> None:
-        changes = []
-        for settlement, (tenant, _, *event) in written:
-            _settled(settlement.status.value).inc()
+        told = []
+        for _, (tenant, _, *event, status, _) in written:
+            _settled(status).inc()
             if event[0] is not None:
-                changes.append(events.from_row((tenant, *event)))
-        live.publish(changes)
+                told.append(events.from_row((tenant, *event)))
+        live.publish(told)
 
     def is_done(self, outcome: RefundSettlement, written: bool) -> bool:
         return written and outcome.status in REFUND_TERMINAL

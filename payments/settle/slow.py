@@ -50,6 +50,7 @@ class Ended(NamedTuple):
         return TracedObject("payment", self.claim.tenant_id, self.claim.correlation_id)
 
 
+@traces.harmless
 def after_settle(settlement: Settlement, at: datetime | None) -> None:
     """Have the payment explained if it ended, and was slow or failed. `at`: of its last event. Waits for nothing."""
     failed = settlement.status is FAILED or settlement.dead

@@ -49,7 +49,9 @@ NO_ROUTE = 0.5  # seconds until a payment is routed again if no processor is ava
 SLOTS_WORTH_A_CLAIM = 25  # free slots that start a claim after there were too few
 ABANDON_EVERY = 5.0  # seconds between checks for first sends of workers that died
 
-ACCEPTED = "coalesce(scheduled_for, created_at)"
+# Since when it waits for us. One that waited for its payer, or for the sender's capture, is `processing` and in doubt since then
+# (look_again in lifecycle.sql): days of that are no delay of ours.
+ACCEPTED = "coalesce(CASE WHEN status = 'processing' THEN in_doubt_since END, scheduled_for, created_at)"
 PAYMENTS = register(WorkTable("payments", "payments_payment", "closed IS NULL", SQL["columns"], SQL["joins"], ACCEPTED))
 IN_DOUBT = database.filled(SQL, "in_doubt", columns=SQL["columns"], joins=SQL["joins"])
 TAKE_DIVIDED = database.filled(SQL, "take_divided", columns=SQL["columns"], joins=SQL["joins"])

@@ -1,6 +1,6 @@
 """The numbered events of jobs: their live messages, and the stream that reads them back from PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +9,12 @@ from uuid import UUID
 import msgspec
 
 from queueing.jobs.decisions import LOST, JobClaim, JobSettlement
+from queueing.jobs.job import Key
 from registry.data import database, live
 from registry.data.stream import EventStream
 from registry.edge.api import ENCODER, iso
 from registry.telemetry import changes
+from registry.telemetry.context import REQUEST
 
 SQL = database.statements(Path(__file__).parent / "sql" / "events.sql")
 NAME = "jobs"  # of the stream
@@ -96,10 +98,16 @@ def line(of: JobClaim | JobChange, was: str, to: str, why: str = "", *, request_
     return changes.change("job", was, to, tenant=of.tenant_id, why=why, **ids)
 
 
-def accepted(new: live.Change) -> changes.ChangeLine:
-    """The log line of a new job."""
+def accepted(new: live.Change, requests: Mapping[Key, str] | None = None) -> changes.ChangeLine:
+    """The log line of a new job, with the request that made it: `requests` by job, else the one that is under way."""
     change = _decoder.decode(new.row)
-    return line(change, "", change.status, "accepted")
+    request_id = REQUEST.get() if requests is None else requests[change.tenant_id, change.uuid]
+    return line(change, "", change.status, "accepted", request_id=request_id)
+
+
+def settled_line(settlement: JobSettlement, row: database.Row) -> changes.ChangeLine:
+    """The log line of an outcome, with its row of the statement `settle`: canceled where that was requested meanwhile."""
+    return line(settlement.claim, "running", row[3], settlement.code)
 
 
 def claimed(claim: JobClaim) -> live.Change:

@@ -6,6 +6,8 @@ from uuid import UUID
 
 import msgspec
 
+from registry.telemetry.context import REQUEST
+
 type Key = tuple[int, UUID]  # tenant, job id
 
 
@@ -27,6 +29,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str = ""
     schedule_id: int | None = None
     due_at: datetime | None = None
+    request_id: str = msgspec.field(default_factory=REQUEST.get)  # for the log
 
     @property
     def key(self) -> Key:

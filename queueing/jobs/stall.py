@@ -17,10 +17,11 @@ from typing import Any
 
 import psycopg
 
-from queueing.jobs import decisions
+from queueing.jobs import decisions, events
 from queueing.jobs.decisions import JobSettlement
 from queueing.jobs.running import CURRENT, RunningJob, RunningJobs
 from registry.data import arrays, loop_watch
+from registry.telemetry import changes
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class LoopGuard:
             own = {"connect_timeout": WRITE_LIMIT, "cursor_factory": psycopg.Cursor}
             with psycopg.connect(**{**parameters, **own}) as connection:
                 arrays.register(connection)
-                connection.execute(statement, columns, binary=True)
+                rows = connection.execute(statement, columns, binary=True).fetchall()
+            written = {outcome.claim.key: outcome for outcome in outcomes}
+            changes.record(events.settled_line(written[row[0], row[1]], row) for row in rows)
         except Exception:  # then their leases end by themselves
             log.exception("jobs could not be given back")
         finally:

@@ -1,7 +1,7 @@
 """Store jobs in PostgreSQL: one statement and one commit per batch. An existing id is a replay or a conflict."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,14 @@ async def _store_once(batch: Sequence[NewJob]) -> list[Any]:
         made = [TracedObject("job", *key) for key in stored]
         sampling.record_commit("accept jobs", made, rows=len(batch), began=began)
     results: list[JobReceipt | JobConflict | None] = []
-    new = []
+    new, requests = [], {}
     for job in batch:
         fresh = stored.pop(job.key, None)  # the second of two equal ids in one batch is a replay of the first
         results.append(JobReceipt(job.id, fresh[0]) if fresh else None)
         if fresh:
             new.append(_event(job, *fresh))
-    announce(new)
+            requests[job.key] = job.request_id
+    announce(new, requests)
     if left := [job for job, result in zip(batch, results, strict=True) if result is None]:
         found = await _found(left)
         return [result or found[job] for job, result in zip(batch, results, strict=True)]
@@ -86,10 +87,10 @@ async def insert(conn: AsyncConnection, jobs: Sequence[NewJob]) -> list[live.Cha
     return [_event(job, *stored[job.key]) for job in jobs if job.key in stored]
 
 
-def announce(new: Sequence[live.Change]) -> None:
-    """Publish the events of jobs that are committed, and wake workers."""
+def announce(new: Sequence[live.Change], requests: Mapping[Key, str] | None = None) -> None:
+    """Log jobs that are committed, publish their events, and wake workers. `requests`: which made each one, if not the caller's own."""
     if new:
-        changes.record(map(events.accepted, new))
+        changes.record(events.accepted(one, requests) for one in new)
         live.publish(new)
         waking.wake(QUEUE)
 

@@ -182,7 +182,12 @@ class JobWork(Work[JobClaim, JobSettlement]):
         for claim in items:
             if not (claim.over or claim.cut_off):
                 _wait_of(claim.kind).observe((claim.started_at - claim.run_at).total_seconds())
-        return (events.line(claim, "queued", "running", decisions.LOST if claim.cut_off else "") for claim in items)
+        return (
+            events.line(claim, "running", "running", decisions.LOST)
+            if claim.cut_off
+            else events.line(claim, "queued", "running")
+            for claim in items
+        )
 
     def release(self, items: Sequence[JobClaim]) -> None:
         super().release(items)
@@ -245,7 +250,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
         }
 
     def changed(self, outcome: JobSettlement, row: Row) -> changes.ChangeLine:
-        return events.line(outcome.claim, "running", outcome.status.value, outcome.code)
+        return events.settled_line(outcome, row)
 
     async def after_settle(self, written: Sequence[tuple[JobSettlement, Row]]) -> None:
         live.publish([events.settled(settlement, row) for settlement, row in written])

@@ -42,7 +42,7 @@ READ_MOST = 16 * 1024  # bytes of an answer that are read; what is longer costs 
 LEARN_EVERY = 5.0  # seconds between reads of the endpoints that fail
 HEADERS = {"Content-Type": "application/json", "User-Agent": "Registry-Webhooks/1"}
 
-DELIVERIES = register(WorkTable("webhooks", "queueing_webhookdelivery", "closed IS NULL"))
+DELIVERIES = register(WorkTable("webhooks", "queueing_webhookdelivery", "closed IS NULL", takeable=SQL["takeable"]))
 
 
 class _EndpointClient:

@@ -65,7 +65,7 @@ register(
     AlertRule(
         name="queues.unfinished",
         expression='max(registry_queue_unfinished_seconds{queue="payments"}) > 600',
-        for_=0,
+        for_=30,  # an old one that is tried once more, such as a dead letter, is over within seconds
         severity=Severity.WARNING,
         scope="service",
         sentence="A payment was accepted more than ten minutes ago and is not settled.",

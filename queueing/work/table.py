@@ -47,6 +47,7 @@ class WorkTable:
     columns: str = "p.*"  # of a claimed row: tenant_id, id, …
     joins: str = ""
     accepted: str = "NULL::timestamptz"  # SQL: since when a row waits; NULL where waiting for long is normal
+    takeable: str = "true"  # SQL: whether a worker may take a row that is due; where not, it waits for something else
     # Depth of a part of this work, for pools of workers that take only parts; None: of the whole.
     part_depth: Callable[[str], Awaitable[Depth]] | None = field(default=None, compare=False)
     # What is done with rows of dead workers (their ids) before their leases end; None: nothing.
@@ -79,7 +80,7 @@ class WorkTable:
 
     def _made(self, name: str) -> str:
         parts = {"open": self.open, "columns": self.columns, "joins": self.joins, "accepted": self.accepted}
-        return database.filled(SQL, name, table=self.table, **parts)
+        return database.filled(SQL, name, table=self.table, takeable=self.takeable, **parts)
 
 
 TABLES: dict[str, WorkTable] = {}

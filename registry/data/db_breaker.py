@@ -202,6 +202,9 @@ class DatabaseBreaker:
 
     async def close(self) -> None:
         _shut("")
+        if self.away or self.read_only:  # what this loop saw: no later probe of it would say that the server is back
+            for how in ("away", "read_only"):
+                metrics.DB_AWAY.labels(how).set(0)
         tasks = [task for task in (self._probing, self._watching, self._pool_probe) if task]
         for task in tasks:
             task.cancel()

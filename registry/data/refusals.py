@@ -53,8 +53,8 @@ def record(sql: str, fault: Fault, error: BaseException) -> None:
     """Record a refused statement. Faults outside KINDS are ignored: the statement did not cause them."""
     if fault not in KINDS or not _Server.is_writable:
         return
+    expire()
     now = time.monotonic()
-    _expire(now)
     statement = name_of(sql)
     since = _refused[sql].since if sql in _refused else now
     why = (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_NAME]
@@ -71,7 +71,7 @@ def clear(sql: str) -> None:
 
 def current() -> Iterator[Refusal]:
     """The refusals of this process that /health reports."""
-    _expire(time.monotonic())
+    expire()
     return (one for one in list(_refused.values()) if one.fault in IMMEDIATE or one.is_lasting)
 
 
@@ -82,7 +82,10 @@ def set_writable(writable: bool) -> None:
         _drop(sql)
 
 
-def _expire(now: float) -> None:
+def expire() -> None:
+    """Drop refusals of statements that this process does not send any more. Web processes call it every second: else their metric
+    would name a statement for as long as nothing else is refused."""
+    now = time.monotonic()
     for sql in [sql for sql, one in _refused.items() if now - one.last > EXPIRE_AFTER]:
         _drop(sql)
 

@@ -99,6 +99,7 @@ class LeanHandler(ASGIHandler):
     async def serve_lean(self, match: Any, scope: dict, receive: Callable, send: Callable, rid: bytes) -> None:
         began = time.perf_counter()
         context.CALLER.set(None)
+        context.TRACED.set(())  # pipelined requests inherit the context of the one before
         fault: Problem | None = None
         try:
             response = await self.respond(match, scope, receive)

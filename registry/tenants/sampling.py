@@ -6,6 +6,7 @@ nothing. Until it has read them for the first time it samples nothing.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from registry.telemetry import context, traces
 from registry.telemetry.export import CLOSE_LIMIT, exporter
 from registry.telemetry.traces import Id, Span
 
+log = logging.getLogger(__name__)
 SQL = database.statements(Path(__file__).parent / "sql" / "sampling.sql")
 
 READ_EVERY = 5.0  # seconds between reads of the tenants' rates
@@ -42,9 +44,13 @@ class Sampling:
 
     async def _read_on(self) -> None:
         while True:
-            with suppress(Unavailable):  # the rates that were read last stay
+            try:
                 await _read()
                 self.known.set()
+            except Unavailable:  # the rates that were read last stay
+                pass
+            except Exception as error:  # such as a column that migrations have not made yet
+                log.warning("the rates of tenants' traces cannot be read", extra={"error": repr(error)})
             await asyncio.sleep(READ_EVERY)
 
     async def close(self) -> None:

@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from prometheus_client import REGISTRY
 
 from payments.books import ledger
 from payments.models import DeadLetter, Endpoint
 from payments.settle import dead_letters, decisions
-from payments.states import FAILED
-from queueing.models import Worker
+from payments.settle.lifecycle import look_again
+from payments.settle.work import PAYMENTS
+from payments.states import FAILED, REQUIRES_ACTION
+from queueing.models import WebhookDelivery, Worker
 from queueing.outbound import endpoints
+from queueing.outbound.work import DELIVERIES
 from queueing.work import chore_runs
 from queueing.work.drain import Drain
 from queueing.work.entry import DRAINS
@@ -33,7 +37,7 @@ from tests.alerts.watching import ELSEWHERE
 from tests.bed import HttpProcessor
 from tests.bed.receiver import Receiver
 from tests.conftest import Api, at_work, eventually
-from tests.factories import in_thread, make_processor
+from tests.factories import in_thread, make_payment, make_processor
 from tests.queueing.hooks import again, delivering, endpoint, until
 from tests.queueing.test_jobs import get, post, run, submit
 from tests.registry.alerting import HOST, ElectedAtOnce
@@ -82,6 +86,22 @@ async def test_no_worker(alarm: Alarm):
         await alert.resolves()
 
 
+async def test_all_places_for_processes_are_taken(alarm: Alarm):
+    alert = alarm("workers.processes", "all places for child processes are taken")
+    reports = timezone.now() + timedelta(hours=1)  # the evaluator's half an hour is seconds of the database
+    busy = Worker(queue="jobs", hostname="here", pid=1, places=2, processes=1, heartbeat_at=reports)
+    await in_thread(busy.save)
+    await alert.is_quiet()
+
+    busy.processes = 2
+    await in_thread(busy.save)
+    await alert.fires()
+
+    busy.processes = 1
+    await in_thread(busy.save)
+    await alert.resolves()
+
+
 @pytest.mark.parametrize("name", ["queues", "queues.stuck"])
 async def test_a_payment_that_no_worker_takes(alarm: Alarm, tenant: Tenant, sandbox: None, name: str):
     alert = alarm(name, "a payment is due, and no worker takes it")
@@ -108,6 +128,32 @@ async def test_a_payment_that_is_not_settled(alarm: Alarm, tenant: Tenant, defau
     default.recovers()
     await settle_all(tenant)
     await alert.resolves()
+
+
+@pytest.mark.parametrize("column", ["enabled = false", "rest_until = now() + interval '1 hour'"])
+async def test_what_is_owed_to_an_endpoint_that_is_off_or_rests_waits_for_no_worker(tenant: Tenant, column: str):
+    here = await endpoint(tenant, "https://93.184.215.14/")
+    await in_thread(
+        lambda: WebhookDelivery.objects.create(
+            tenant=tenant, endpoint_id=here.pk, message_id="msg_1", run_at=timezone.now()
+        )
+    )
+    before = await DELIVERIES.standing(None)
+    await database.fetch(f"UPDATE queueing_webhookendpoint SET {column}")
+    after = await DELIVERIES.standing(None)
+
+    assert (before.due, before.due_for is not None) == (1, True)
+    assert (after.open, after.due, after.due_for) == (1, 0, None)
+
+
+async def test_a_payment_whose_payer_acted_late_waits_for_us_since_then(tenant: Tenant):
+    old = timezone.now() - timedelta(days=2)
+    payment = await in_thread(make_payment, tenant, status=REQUIRES_ACTION, created_at=old)
+    waits = (await PAYMENTS.standing(None)).accepted_for
+    await look_again(tenant_id=tenant.pk, correlation_ids=[payment.correlation_id])
+
+    assert waits is None
+    assert (await PAYMENTS.standing(None)).accepted_for == pytest.approx(0, abs=60)
 
 
 async def test_a_chore_that_fails(alarm: Alarm, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ import pytest
 from payments.books.history import HistoryEvent
 from payments.settle import slow
 from payments.states import PROCESSING, QUEUED, REQUIRES_ACTION, SUCCEEDED, Status
-from registry.data import database
+from registry.data import database, live
 from registry.tenants.sampling import TracedObject
 from tests.conftest import eventually
 from tests.settling import settle_due, settle_one, tries
@@ -200,3 +200,21 @@ async def test_a_payment_whose_history_cannot_be_read_is_a_line_and_the_next_one
     await slow_one(api, default, monkeypatch)
 
     await eventually(lambda: lines(caplog))
+
+
+async def test_an_error_of_tracing_keeps_no_live_message_back(api, tenant, default, monkeypatch, caplog):
+    def broken(*_: object) -> None:
+        raise RuntimeError("no exporter")
+
+    default.answers(400, times=1)
+    told: list[live.Event] = []
+    real = live.publish
+    async with received(rate=UNSAMPLED):
+        payment = await api.pay()
+        monkeypatch.setattr(slow.sampling, "sampled", broken)
+        monkeypatch.setattr(live, "publish", lambda events: (told.extend(events), real(events)))
+        await settle_one(api, payment, "failed")
+
+    assert [one.subject for one in told][-1] == payment["correlationId"]
+    assert len(told) == 2
+    assert any("spans were not recorded" in record.message for record in caplog.records)

@@ -1,6 +1,7 @@
 """Spilled payments: stored once with their time of acceptance, conflicts quarantined, and intake by stream."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -189,6 +190,25 @@ async def test_the_latest_ids_are_remembered_and_no_more(tenant: Tenant, monkeyp
     known = [recent.has_other_content(Submission(one, fingerprint(one), ACCEPTED)) for one in others]
 
     assert known == [False, True, True]
+
+
+class _EmptiedByAnotherThread(OrderedDict):
+    """Loses each key at once, as if the loop of another thread had removed it."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        del self[key]
+
+
+async def test_an_id_that_another_threads_loop_forgets_meanwhile_is_no_error(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(recent, "_fingerprints", _EmptiedByAnotherThread())
+    one = order(tenant)
+
+    recent.remember([Submission(one, fingerprint(one), ACCEPTED)])
+
+    assert not recent.has_other_content(Submission(one, b"other", ACCEPTED))
 
 
 async def test_ids_spilled_by_a_dead_process_are_known_to_the_process_that_takes_over(

@@ -1,9 +1,11 @@
 """Traces of payments: from the request to the delivery of the webhook, at a receiver of OTLP."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -122,6 +124,43 @@ async def test_a_replayed_request_is_a_span_of_the_same_trace(api, tenant):
     first, again = sorted(receiver.named("POST /payments"), key=lambda span: span.parent)
     assert (first.parent, again.parent) == ("", first.span_id)
     assert again.trace_id == first.trace_id
+
+
+async def test_a_request_that_was_sent_before_the_answer_to_another_is_not_in_the_others_trace(
+    server, api, key, tenant
+):
+    """A proxy may send requests of two tenants in one go."""
+    address, body = urlsplit(server), json.dumps({"correlationId": str(uuid4()), "amount": "1.00"})
+    head = f"HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {key}\r\n"
+    pay = f"POST /payments {head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ask = f"GET /payments {head}Connection: close\r\n\r\n"
+    async with received() as receiver:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write((pay + ask).encode())
+        answers = await asyncio.wait_for(reader.read(), timeout=30)
+        writer.close()
+        await api.pay()
+        await eventually(lambda: len(receiver.named("POST /payments")) == 2)
+
+    assert (answers.count(b"HTTP/1.1 202"), answers.count(b"HTTP/1.1 200")) == (1, 1)
+    assert {span.name for span in receiver.spans} == {"POST /payments", "accept payments"}
+
+
+async def test_rates_are_read_again_after_any_error(api, tenant, monkeypatch, caplog):
+    real, failures = sampling._read, [RuntimeError("no such column")]
+
+    async def read() -> None:
+        if failures:
+            raise failures.pop()
+        await real()
+
+    monkeypatch.setattr(sampling, "_read", read)
+    monkeypatch.setattr(sampling, "READ_EVERY", 0.05)
+    async with received() as receiver:
+        await api.pay()
+        await eventually(lambda: receiver.named("POST /payments"))
+
+    assert any("rates of tenants' traces" in record.message for record in caplog.records)
 
 
 async def test_the_span_of_a_caller_is_linked_and_decides_nothing(api, tenant):

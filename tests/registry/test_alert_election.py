@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.db import connection
+from prometheus_client import REGISTRY
 
-from registry.data import lease
+from registry.data import lease, refusals
+from registry.data.faults import Fault
 from registry.data.lease import HeldLease
+from registry.edge.status import REFUSED
 from registry.models import Lease
 from registry.operators.alerts.lock import HeldFile
 from tests.conftest import eventually
@@ -114,6 +118,12 @@ async def test_many_that_ask_at_once_make_one_holder():
     assert asked.count(True) == 1
 
 
+async def test_a_lease_from_before_the_clock_of_the_server_was_set_back_is_taken_over():
+    await Lease.async_objects.acreate(name="work", holder="dead", until=datetime.now(UTC) + timedelta(hours=1))
+
+    assert await HeldLease("work").hold()
+
+
 async def test_the_lease_of_a_process_that_is_killed_is_taken_over_within_seconds(process):
     holder = await holding(process, environment(), "lease")
     mine = HeldLease("work")
@@ -184,6 +194,20 @@ async def test_two_evaluators_at_once_make_one_alert_and_one_message_for_each_ch
     assert told.count('"status":"firing"') == 4
     assert told.count('"status":"resolved"') == 2
     assert said == [f"steered.{name} {status}" for name in ("high", "other") for status in ("firing", "resolved")]
+
+
+async def test_a_web_process_forgets_a_refused_statement_that_it_does_not_send_any_more(monkeypatch):
+    monkeypatch.setattr(refusals, "REPORT_AFTER", 0)
+    monkeypatch.setattr(refusals, "EXPIRE_AFTER", 0.1)
+    refusals.record("SELECT nothing", Fault.MISSING, LookupError("no such table"))
+    before = REGISTRY.get_sample_value(REFUSED, {"statement": "SELECT nothing"})
+    with steered():
+        task = asyncio.create_task(evaluator().run())
+        await eventually(lambda: not REGISTRY.get_sample_value(REFUSED, {"statement": "SELECT nothing"}))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert before == 1
 
 
 async def test_an_evaluator_that_is_elected_evaluates_at_once_and_every_few_seconds(monkeypatch):

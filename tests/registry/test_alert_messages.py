@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -35,11 +37,14 @@ class Receiver:
         self.verified: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.status = 204
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         server.expect_request("/alerts", method="POST").respond_with_handler(self._take)
 
     def _take(self, request: Request) -> Response:
         self.ids.append(request.headers["webhook-id"])
         self.verified.append(Webhook(SECRET).verify(request.get_data(), dict(request.headers)))
+        self.may_answer.wait(10)
         return Response(status=self.status)
 
 
@@ -137,8 +142,9 @@ async def test_waits_grow_and_after_a_day_a_message_is_given_up_and_needs_attent
     for _ in range(len(sending.WAITS) + 1):
         [message] = await messages()
         waits.append(round((message.due_at - datetime.now(UTC)).total_seconds(), -1))
+        claimed = message.due_at
         await sending.attempt(message)
-        await store.save_attempt(message)
+        await store.save_attempt(message, claimed)
     late = await named("alerts.messages")
     await AlertMessage.async_objects.aupdate(created_at=datetime.now(UTC) - timedelta(minutes=6))
     waiting = await named("alerts.messages")
@@ -165,6 +171,45 @@ async def test_a_receiver_that_cannot_be_reached_delays_no_email(settings, mailb
     assert not found["webhook"].sent_at
     assert found["webhook"].error
     assert len(mailbox) == 1
+
+
+async def test_a_receiver_that_does_not_answer_delays_later_emails_by_one_attempt(settings, mailbox, monkeypatch):
+    monkeypatch.setattr(sending, "SEND_WITHIN", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.ALERT_WEBHOOK_URL = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        settings.ALERT_WEBHOOK_SECRET = SECRET
+        for message in [one for _ in range(5) for one in made_of.test(datetime.now(UTC))]:
+            await message.async_save()
+        await evaluate_and_send()
+
+    attempts = sorted(message.attempts for message in await messages() if message.channel == "webhook")
+    assert attempts == [0, 0, 0, 0, 1]
+    assert len(mailbox) == 5
+
+
+async def test_an_attempt_that_ends_after_another_process_claimed_the_message_changes_nothing(receiver: Receiver):
+    [made] = made_of.test(datetime.now(UTC))
+    await made.async_save()
+    now = datetime.now(UTC)
+    slow = await store.claim_message(AlertMessage.Channel.WEBHOOK, now)
+    nobody = await store.claim_message(AlertMessage.Channel.WEBHOOK, now)
+    quick = await store.claim_message(AlertMessage.Channel.WEBHOOK, now + store.CLAIM)
+    for one, at in ((quick, now + 2 * store.CLAIM), (slow, now + store.CLAIM)):
+        receiver.status = 204 if one is quick else 500
+        await sending.attempt(one)
+        await store.save_attempt(one, at)
+
+    [message] = await messages()
+    assert nobody is None
+    assert (message.sent_at is not None, message.due_at, message.error) == (True, None, "")
+
+
+async def test_a_message_from_before_the_clock_was_set_back_is_sent(receiver: Receiver):
+    [made] = made_of.test(datetime.now(UTC) + timedelta(hours=2))
+    await made.async_save()
+    await evaluate_and_send()
+
+    assert receiver.ids == [made.message_id]
 
 
 async def test_a_mail_server_that_is_away_is_tried_again(settings):

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from pytest_httpserver import HTTPServer
 
 from registry.data import db_breaker
+from registry.edge import status
 from registry.operators.alerts import evaluator as evaluators
 from registry.operators.alerts.evaluator import AlertEvaluator
 from registry.operators.alerts.lock import HeldFile
@@ -39,6 +41,10 @@ async def step(one: AlertEvaluator) -> None:
 
 async def is_back() -> None:
     await db_breaker.breakers.close()
+
+
+def errors_of_the_database() -> float:
+    return REGISTRY.get_sample_value("registry_database_errors_total", {"kind": "OperationalError"}) or 0
 
 
 def said(told: Receiver) -> list[str]:
@@ -171,6 +177,47 @@ async def test_a_message_that_fails_during_the_outage_is_sent_from_postgresql_af
 
     assert receiver.ids == [message.message_id] * 2
     assert [one.sent_at is not None for one in await messages()] == [True]
+
+
+async def test_a_message_that_arrives_while_postgresql_goes_away_is_not_sent_again(receiver: Receiver):  # noqa: F811
+    receiver.may_answer.clear()
+    with steered(rule(scope="service")) as gauge:
+        one = evaluator("service")
+        gauge.set(9)
+        await one.evaluate()
+        assert one._sending
+        await eventually(lambda: receiver.ids)
+        async with unreachable():
+            before = errors_of_the_database()
+            receiver.may_answer.set()
+            await eventually(lambda: errors_of_the_database() > before)
+        await is_back()
+        await one._sending
+        await step(one)
+
+    [message] = await messages()
+    assert (message.sent_at is not None, message.due_at) == (True, None)
+    assert len(receiver.ids) == 1
+
+
+async def test_a_host_tells_once_of_an_alert_that_postgresql_does_not_take(receiver: Receiver):  # noqa: F811
+    with steered(rule(sentence="No text of PostgreSQL has a \0.")) as gauge:
+        one = evaluator()
+        gauge.set(9)
+        for _ in range(3):
+            await step(one)
+
+    assert said(receiver) == ["firing"]
+    assert await alerts() == []
+
+
+async def test_a_loop_that_ends_while_postgresql_is_away_leaves_no_sign_of_that_behind():
+    async with unreachable():
+        assert not await db_breaker.current().is_available()
+        during = await status.gauge_of("registry_database_away")
+        await db_breaker.breakers.close()
+
+    assert (during["away"], (await status.gauge_of("registry_database_away"))["away"]) == (1, 0)
 
 
 async def test_of_two_processes_of_a_host_one_tells_while_postgresql_is_away(

@@ -76,6 +76,32 @@ async def test_a_condition_that_ends_before_its_time_leaves_no_alert_and_tells_n
     assert (await alerts(), await told()) == ([], [])
 
 
+async def test_what_was_pending_before_nobody_evaluated_for_a_while_begins_anew():
+    """Such as "no worker is alive", which held when the service was stopped and holds again for a moment after its start."""
+    with steered(rule(for_=60)) as gauge:
+        gauge.set(9)
+        seen = []
+        for seconds in (0, 600, 61):
+            await earlier(seconds)
+            await evaluator().evaluate()
+            seen += await states_of_alerts()
+
+    assert seen == ["pending", "pending", "firing"]
+
+
+async def test_a_clock_that_is_set_back_delays_no_alert_and_no_resolution():
+    with steered(rule(for_=60)) as gauge:
+        one = evaluator()
+        seen = []
+        for seconds, value in ((0, 9), (-3600, 9), (61, 9), (0, 1), (-3600, 1), (KEEP_FIRING + 1, 1)):
+            await earlier(seconds)
+            gauge.set(value)
+            await one.evaluate()
+            seen += await states_of_alerts()
+
+    assert seen == ["pending", "pending", "firing", "firing", "firing", "resolved"]
+
+
 async def test_a_short_recovery_does_not_resolve_an_alert():
     with steered(rule()) as gauge:
         one = evaluator()

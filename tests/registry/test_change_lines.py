@@ -8,13 +8,17 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from payments.models import Payment
-from payments.refunds import refunds
+from payments.processors.reports import RefundReport, Subject
+from payments.refunds import operate, refunds
+from queueing.jobs import decisions, stall
+from queueing.jobs.running import RunningJob, RunningJobs
 from queueing.jobs.work import JobWork
+from queueing.models import Job
 from registry.data import database
 from registry.servers import child
 from registry.telemetry import changes, logs
@@ -23,7 +27,7 @@ from tests.bed.receiver import Receiver
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_processor
 from tests.payments.inbound import account_of, deliver, event, handled, handling
-from tests.payments.refunding import draining, paying_back
+from tests.payments.refunding import book, booked, draining, paying_back, refunds_of
 from tests.queueing.hooks import delivering, endpoint, until
 from tests.queueing.test_jobs import submit
 from tests.registry.conftest import Lines
@@ -115,6 +119,37 @@ async def test_a_refund_has_lines_with_its_own_id_and_that_of_its_payment(api: A
     ]
 
 
+async def test_a_refund_that_was_booked_from_a_report_already_is_logged_as_it_was_stored(tenant, lines: Lines):
+    sandbox = await in_thread(make_processor, tenant, "sandbox", fee="0.05")
+    [payment] = await booked(tenant)
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    subject, reference = Subject(tenant_id=tenant.pk, correlation_id=payment), f"sandbox-{receipt.refund_id}"
+    told = {"reference": reference, "subject": subject, "refund_id": None, "amount": 400}
+    await book(refunds, tenant, sandbox, RefundReport(**told, pending=False, failed=False))
+    async with paying_back():
+        await eventually(lambda: about(lines, refund=str(receipt.refund_id), attempt=1, event="refund failed"))
+
+    last = about(lines, refund=str(receipt.refund_id))[-1]
+    assert (last["from"], last["to"], last["why"]) == ("processing", "failed", "Booked already")
+    assert about(lines, event="refund returned") == []
+
+
+async def test_a_refund_that_an_operator_closes_has_a_line(tenant, lines: Lines):
+    await in_thread(make_processor, tenant, "sandbox", fee="0.05")
+    [payment] = await booked(tenant)
+    receipt = await refunds.refund(tenant_id=tenant.pk, correlation_id=payment, amount=400)
+    await database.fetch("UPDATE payments_refund SET stopped_at = now() WHERE tenant_id = %s", [tenant.pk])
+    [one] = await refunds_of(payment)
+
+    closed = [
+        await operate.close(tenant_id=tenant.pk, refund_id=one.id, actor="ada", reason="a test") for _ in range(2)
+    ]
+
+    [line] = about(lines, event="refund failed", refund=str(receipt.refund_id), payment=str(payment))
+    assert closed == [True, False]
+    assert (line["from"], line["to"], line["why"]) == ("owed", "failed", operate.CLOSED_DETAIL)
+
+
 async def test_an_inbound_event_has_a_line_when_it_is_received_and_when_it_is_handled(server, tenant, lines: Lines):
     account, what = await account_of(tenant), event("charge.expired")
     await deliver(server, account, what)
@@ -153,6 +188,63 @@ async def test_a_job_has_a_line_when_it_is_accepted_when_it_begins_and_when_it_e
         ("job running", "queued", "running", 1),
         ("job succeeded", "running", "succeeded", 1),
     ]
+
+
+async def test_each_job_of_a_batch_and_each_event_is_logged_with_the_request_that_brought_it(
+    api: Api, server, tenant, lines: Lines
+):
+    requests: dict[str, str] = {}
+
+    async def ask() -> None:
+        async with api.post("/jobs", json={"kind": "test.echo", "input": {}}) as response:
+            assert response.status == 202, await response.text()
+            requests[(await response.json())["id"]] = response.headers["X-Request-Id"]
+
+    await asyncio.gather(*(ask() for _ in range(20)))
+    account, what = await account_of(tenant), event("charge.expired")
+    await deliver(server, account, what)
+
+    assert {one["job"]: one["request_id"] for one in about(lines, event="job queued")} == requests
+    [received] = about(lines, inbound=what["id"])
+    assert re.fullmatch("[0-9a-f]{16}", received["request_id"])
+
+
+async def test_a_job_whose_worker_died_was_running_before_and_one_that_is_canceled_meanwhile_is_not_queued(
+    api: Api, lines: Lines
+):
+    job = await submit(api)
+    first, second = JobWork(), JobWork()
+    async with database.own_connection():
+        await first.claim(1, 10)
+        await Job.async_objects.filter(uuid=UUID(job["id"])).aupdate(leased_until="2020-01-01T00:00:00Z")
+        [again] = await second.claim(2, 10)
+        async with api.post(f"/jobs/{job['id']}/cancel") as response:
+            assert response.status == 202, await response.text()
+        await second.write([decisions.failed(again, "error", "no luck")])
+        await first.close()
+        await second.close()
+
+    assert steps(about(lines, job=job["id"]))[1:] == [
+        ("job running", "queued", "running", 1),
+        ("job running", "running", "running", 2),
+        ("job canceled", "running", "canceled", 2),
+    ]
+
+
+async def test_jobs_of_a_worker_whose_loop_is_blocked_have_lines_of_how_they_ended(
+    monkeypatch: pytest.MonkeyPatch, api: Api, lines: Lines
+):
+    monkeypatch.setattr(stall, "_kill", lambda: None)
+    blocking = await submit(api)
+    work, jobs = JobWork(), RunningJobs()
+    async with database.own_connection():
+        [claim] = await work.claim(1, 10)
+        jobs.add(RunningJob(claim, lease=30.0))
+        await asyncio.to_thread(stall.LoopGuard(jobs, work._statement)._replace, None, database.connection_parameters())
+        await work.close()
+
+    assert steps(about(lines, job=blocking["id"]))[-1][:3] == ("job queued", "running", "queued")
+    assert about(lines, job=blocking["id"])[-1]["why"] == "blocked_the_loop"
 
 
 def test_the_reason_is_shortened_and_has_no_secret(lines: Lines):

@@ -122,6 +122,17 @@ async def test_a_loop_that_waits_is_not_one_that_stands_still(lines: Lines):
     assert stood_still(lines) == []
 
 
+def test_a_loop_that_stands_still_all_the_time_is_logged_once_per_interval_and_a_longer_time_too(
+    lines: Lines, monkeypatch
+):
+    for seconds in (0.6, 0.7, 0.6, 5.0, 6.0):
+        slow.loop(seconds, processor_seconds=0.1)
+    monkeypatch.setattr(slow, "QUIET", 0.0)
+    slow.loop(0.8, processor_seconds=0.1)
+
+    assert [(one["seconds"], one["lines_kept_quiet"]) for one in stood_still(lines)] == [(0.6, 0), (5.0, 0), (0.8, 2)]
+
+
 async def test_others_are_called_once_for_each_time_that_the_loop_stands_still_for_longer():
     watch, called = LoopWatch(0), []
     watch.when_still(0.5, called.append)

@@ -29,6 +29,12 @@ def test_a_value_that_grows_steadily_is_not_flat():
     assert change.ratio == pytest.approx(191.5 / 127.5, abs=0.01)
 
 
+def test_less_than_half_a_mebibyte_is_no_growth():
+    assert Change("size of a table of one row, MiB", 0.02, 0.42).flat
+    assert not Change("memory, MiB", 5, 6).flat
+    assert not Change("dead per live rows", 0.02, 0.42).flat
+
+
 def test_a_single_peak_does_not_count():
     [change] = changes(readings(*[10] * 30, 500, *[10] * 30), begin=5)
 

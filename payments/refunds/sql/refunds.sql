@@ -182,7 +182,7 @@ WITH input AS MATERIALIZED (
     RETURNING tenant_id, subject_id, position, sequence, at
 )
 SELECT s.tenant_id, s.refund_id, e.position, p.correlation_id, p.status, p.amount, p.currency, r.name, p.attempt, e.at, e.sequence,
-    p.refunded, d.disputed, d.lost
+    p.refunded, d.disputed, d.lost, s.status, s.detail
 FROM settled s
 FULL JOIN events e ON e.tenant_id = s.tenant_id AND e.subject_id = s.refund_id  -- a hash, not all pairs: each has its row of `settled`
 FULL JOIN paid p ON p.tenant_id = s.tenant_id AND p.payment_id = s.payment_id
@@ -244,7 +244,7 @@ WHERE r.tenant_id = %(tenant)s AND r.id = %(refund)s AND r.stopped_at IS NOT NUL
 
 -- name: hold_stopped
 -- Lock a refund that workers gave up. Its payment is locked before it.
-SELECT public_id, amount FROM payments_refund
+SELECT public_id, amount, status FROM payments_refund
 WHERE tenant_id = %(tenant)s AND id = %(refund)s AND stopped_at IS NOT NULL AND coalesce(closed, '') = ''
 FOR UPDATE;
 

@@ -95,6 +95,14 @@ WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_unt
 ORDER BY random()
 LIMIT %(limit)s;
 
+-- name: takeable
+-- Whether a worker may take a delivery, as in `due` and `take`: what is owed to an endpoint that is off, or asked for a rest, waits for
+-- that and not for workers.
+(tenant_id, endpoint_id) NOT IN (
+    SELECT e.tenant_id, e.id FROM queueing_webhookendpoint e
+    WHERE NOT e.enabled OR e.deleted_at IS NOT NULL OR e.rest_until > now()
+);
+
 -- name: take
 -- Lease due deliveries of these endpoints, at most `quota` of each. MATERIALIZED: else the planner may repeat the LIMIT. Callbacks
 -- are signed with the tenant's job secret.

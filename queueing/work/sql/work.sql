@@ -47,14 +47,16 @@ WHERE {open} AND lease_id = ANY(%(workers)s::bigint[]) AND leased_until > now();
 -- name: standing
 -- What is open, of at most `sample` rows in the order of the index, without rows that workers gave up (run_at 9999-12-31): how many,
 -- due, leased, not due yet, asked for at a later time; and in seconds, for how long the oldest has been due, and since when the oldest
--- that is not for later was accepted. {accepted} is when a row begins to wait. Where there are more rows than that, the first ten of
--- each of `heads` tenants are aged too: else a tenant with a long backlog would hide how long all others wait.
+-- that is not for later was accepted. {accepted} is when a row begins to wait, and takeable whether workers may take it. Where there
+-- are more rows than that, the first ten of each of `heads` tenants are aged too: else a tenant with a long backlog would hide how
+-- long all others wait.
 WITH RECURSIVE counted AS MATERIALIZED (
     SELECT count(*) AS open, count(*) FILTER (WHERE due) AS due, count(*) FILTER (WHERE leased_until >= now()) AS leased,
         count(*) FILTER (WHERE run_at > now()) AS scheduled, count(*) FILTER (WHERE accepted > now()) AS later,
         min(run_at) FILTER (WHERE due) AS due_since, min(accepted) FILTER (WHERE accepted <= now()) AS accepted_at
     FROM (
-        SELECT run_at, leased_until, {accepted} AS accepted, run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AS due
+        SELECT run_at, leased_until, {accepted} AS accepted,
+            run_at <= now() AND (leased_until IS NULL OR leased_until < now()) AND {takeable} AS due
         FROM {table}
         WHERE {open} AND run_at < '9999-12-01Z' AND (%(tenants)s::bigint[] IS NULL OR tenant_id = ANY(%(tenants)s::bigint[]))
         ORDER BY tenant_id, priority DESC, run_at, id LIMIT %(sample)s
@@ -68,11 +70,13 @@ WITH RECURSIVE counted AS MATERIALIZED (
     )
     FROM waiting WHERE waiting.tenant_id IS NOT NULL
 ), beyond AS MATERIALIZED (
-    SELECT min(h.run_at) FILTER (WHERE h.run_at <= now() AND (h.leased_until IS NULL OR h.leased_until < now())) AS due_since,
+    SELECT min(h.run_at) FILTER (
+            WHERE h.run_at <= now() AND (h.leased_until IS NULL OR h.leased_until < now()) AND h.takeable
+        ) AS due_since,
         min(h.accepted) FILTER (WHERE h.accepted <= now()) AS accepted_at
     FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL LIMIT %(heads)s) t
     CROSS JOIN LATERAL (
-        SELECT run_at, leased_until, {accepted} AS accepted
+        SELECT run_at, leased_until, {accepted} AS accepted, {takeable} AS takeable
         FROM {table}
         WHERE tenant_id = t.tenant_id AND {open} AND run_at < '9999-12-01Z'
         ORDER BY priority DESC, run_at, id LIMIT 10

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from django.conf import settings
 
+from registry.data import refusals
 from registry.data.lease import RENEW_EVERY, HeldLease, new_holder
 from registry.data.loop import PerLoop, background
 from registry.errors import Unavailable
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 EVERY: dict[Scope, float] = {"service": 10.0, "host": 5.0}  # seconds between two evaluations
 CLOSE_WITHIN = 1.0  # seconds for messages under way at the end of a process
+SAVE_WITHIN = 600.0  # seconds in which the outcome of an attempt is to be stored; then the message may be sent again
 
 
 class Election(Protocol):
@@ -75,6 +77,7 @@ class AlertEvaluator:
         """Evaluate every few seconds (EVERY), at once after being elected, until cancelled."""
         due = 0.0
         while True:
+            refusals.expire()
             if not await self.election.hold():
                 if due:
                     self._forget()
@@ -92,6 +95,7 @@ class AlertEvaluator:
         if self._sending:
             await asyncio.wait({self._sending}, timeout=CLOSE_WITHIN)
             self._sending.cancel()
+            await asyncio.wait({self._sending}, timeout=CLOSE_WITHIN)  # its connections are closed
         if lost := self.memory.unsent():
             log.warning("messages about alerts were not sent", extra={"messages": len(lost)})
         self._forget()
@@ -109,7 +113,13 @@ class AlertEvaluator:
         """Read, decide, store, tell."""
         now = self._clock.now()
         measured = await self._measure(now)
-        known = await self._stored(measured, now)
+        try:
+            known = await self._stored(measured, now)
+        except Exception:  # such as a value that PostgreSQL does not take: a host tells all the same
+            if self.scope == "service":
+                raise
+            log.exception("alerts were not stored", extra={"host": self.host})
+            known = None
         if known is None:
             if self.scope == "service":
                 return  # what its rules are about is in PostgreSQL too
@@ -210,21 +220,44 @@ class AlertEvaluator:
         return self._sending is not None and not self._sending.done()
 
     async def _send_all(self) -> None:
+        await asyncio.gather(*map(self._send_in, AlertMessage.Channel))
+
+    async def _send_in(self, channel: AlertMessage.Channel) -> None:
+        """Send what is due in a channel until one does not arrive. The others are tried from the next evaluation on: a receiver that
+        does not answer delays what is due in the other channel, or is due then, by one attempt."""
+        send = self._send_remembered if self.memory.is_used else self._send_stored
         try:
-            if self.memory.is_used:
-                for message in self.memory.due(self._clock.now()):
-                    await sending.attempt(message)
-            else:
-                for message in await store.bounded(lambda: store.claim_messages(self._clock.now())):
-                    await self._send_stored(message)
+            while (message := await send(channel)) and not message.error:
+                pass
         except Unavailable:
             pass  # they are due at the next evaluation
         except Exception:
             log.exception("messages about alerts were not sent")
 
-    async def _send_stored(self, message: AlertMessage) -> None:
-        await sending.attempt(message)
-        await store.bounded(lambda: store.save_attempt(message))
+    async def _send_remembered(self, channel: AlertMessage.Channel) -> AlertMessage | None:
+        due = self.memory.due(channel, self._clock.now())
+        if due:
+            await sending.attempt(due[0])
+        return due[0] if due else None
+
+    async def _send_stored(self, channel: AlertMessage.Channel) -> AlertMessage | None:
+        message = await store.bounded(lambda: store.claim_message(channel, self._clock.now()))
+        if message:
+            claimed = message.due_at
+            await sending.attempt(message)
+            await self._save_attempt(message, claimed)
+        return message
+
+    async def _save_attempt(self, message: AlertMessage, claimed: datetime | None) -> None:
+        """Store how an attempt ended. While PostgreSQL is away, again and again: else the message would be sent again afterwards."""
+        until = time.monotonic() + SAVE_WITHIN
+        while True:
+            try:
+                return await store.bounded(lambda: store.save_attempt(message, claimed))
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(RENEW_EVERY)
 
 
 class Evaluators:

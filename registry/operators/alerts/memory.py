@@ -72,8 +72,10 @@ class Memory:
 
     # -- Messages ------------------------------------------------------------------------------------------------
 
-    def due(self, now: datetime) -> list[AlertMessage]:
-        return [message for message in self.messages if message.due_at and message.due_at <= now]
+    def due(self, channel: AlertMessage.Channel, now: datetime) -> list[AlertMessage]:
+        """The messages to send in a channel now, the one that has been due the longest first."""
+        mine = [(one.due_at, one) for one in self.messages if one.channel == channel and one.due_at]
+        return [message for at, message in sorted(mine, key=lambda pair: pair[0]) if at <= now]
 
     def unsent(self) -> list[AlertMessage]:
         return [message for message in self.messages if message.due_at]

@@ -2,7 +2,8 @@
 
     (condition holds) → pending → firing (once it held for the rule's `for_`) → resolved (once it did not hold for KEEP_FIRING)
 
-A pending alert whose condition no longer holds is removed. While the condition is unknown nothing changes.
+A pending alert whose condition no longer holds is removed. While the condition is unknown nothing changes; a pending alert that
+was unknown for long begins anew, because nobody knows that its condition held all the time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,14 +54,16 @@ def changes(rule: AlertRule, alert: Alert, measured: Measured, now: datetime) ->
         return {"clear_since": None} if alert.clear_since else {}
     if measured.holds:
         seen = _seen(rule, measured, now)
+        if alert.status == PENDING and (is_unknown(alert, now) or alert.since > now):
+            return {"since": now, **seen}
         if alert.status == PENDING and now - alert.since >= timedelta(seconds=rule.for_) - SLACK:
             return {"status": FIRING, "fired_at": now, **seen}
         if alert.clear_since:
             return {"clear_since": None, **seen}
-        return seen if now - alert.read_at >= WRITE_EVERY or alert.samples != seen["samples"] else {}
+        return seen if abs(now - alert.read_at) >= WRITE_EVERY or alert.samples != seen["samples"] else {}
     if alert.status == PENDING:
         return None
-    if alert.clear_since is None:
+    if alert.clear_since is None or alert.clear_since > now:  # the clock was set back
         return {"clear_since": now, "read_at": now}
     if now - alert.clear_since >= timedelta(seconds=KEEP_FIRING) - SLACK:
         return resolved(now)

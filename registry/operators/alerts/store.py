@@ -27,7 +27,8 @@ SQL = database.statements(Path(__file__).parent / "sql" / "alerts.sql")
 WITHIN = 2.0  # seconds for one use of the database: an evaluation must not wait for long
 SILENCES_KEPT = timedelta(days=7)  # after their end they are still read: what fires is told then
 CLAIM = timedelta(seconds=60)  # that a message belongs to its sender; longer than an attempt
-AT_ONCE = 20  # messages that are claimed at once
+AT_ONCE = 20  # due messages that are read to claim one of them
+LONGEST_WAIT = timedelta(minutes=15)  # no attempt is due later; else the clock was set back
 
 
 @dataclass(slots=True)
@@ -191,17 +192,20 @@ async def record_watch(host: str, evaluator: str, unknown: dict[str, str], now: 
 # -- Messages ----------------------------------------------------------------------------------------------------
 
 
-async def claim_messages(now: datetime) -> list[AlertMessage]:
-    """Messages to send now: no other process has them before CLAIM is over."""
-    due = AlertMessage.async_objects.filter(due_at__lte=now).order_by("id")
-    return [message for message in [one async for one in due[:AT_ONCE]] if await _is_claimed(message, now)]
+async def claim_message(channel: AlertMessage.Channel, now: datetime) -> AlertMessage | None:
+    """The message of a channel that has been due the longest: no other process has it before CLAIM is over. None if none is due."""
+    due = Q(due_at__lte=now) | Q(due_at__gt=now + LONGEST_WAIT)
+    waiting = AlertMessage.async_objects.filter(due, channel=channel).order_by("due_at", "id")
+    for message in [one async for one in waiting[:AT_ONCE]]:
+        found = AlertMessage.async_objects.filter(pk=message.pk, due_at=message.due_at)
+        message.due_at = now + CLAIM
+        if await found.aupdate(due_at=message.due_at):
+            return message
+    return None
 
 
-async def _is_claimed(message: AlertMessage, now: datetime) -> bool:
-    found = AlertMessage.async_objects.filter(pk=message.pk, due_at=message.due_at)
-    return bool(await found.aupdate(due_at=now + CLAIM))
-
-
-async def save_attempt(message: AlertMessage) -> None:
+async def save_attempt(message: AlertMessage, claimed: datetime | None) -> None:
+    """Store how an attempt ended, unless another process has claimed the message since; `claimed` is its due_at before."""
     names = ("attempts", "due_at", "sent_at", "given_up_at", "error")
-    await AlertMessage.async_objects.filter(pk=message.pk).aupdate(**{name: getattr(message, name) for name in names})
+    mine = AlertMessage.async_objects.filter(pk=message.pk, due_at=claimed)
+    await mine.aupdate(**{name: getattr(message, name) for name in names})
