@@ -45,7 +45,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="seconds each: shows that they work, no fit figures")
+    size.add_argument(
+        "--quick", action="store_true", help="seconds each: a check that they run; its figures are meaningless"
+    )
     size.add_argument("--full", action="store_true", help="longer runs, and 10 million payments for the summary")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(NAMES):

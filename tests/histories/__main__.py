@@ -66,6 +66,7 @@ class Runs:
                 self.passed, self.failed = self.passed + good, self.failed + (not good)
                 if good:
                     passed.add(seed)
+            self.run = None
         return not self.failed
 
     async def _one(self, run: Run) -> bool:
@@ -89,7 +90,8 @@ class Runs:
         minutes = f"{(time.monotonic() - self.began) / 60:.1f}"
         now = (self.run.seed, self.run.doing) if self.run else ("", "")
         table.add_row(*map(str, (*row, minutes, *now)))
-        table.caption = ", ".join(f"{name} {times}" for name, times in sorted(self.struck.items()))
+        struck = ", ".join(f"{name} × {times}" for name, times in sorted(self.struck.items()))
+        table.caption = f"strikes: {struck}" if struck else None
         return table
 
 
@@ -120,7 +122,7 @@ async def main(options: argparse.Namespace) -> int:
         console.print(f"{skipped} of {len(seeds)} seeds have passed this commit already")
     good = await Runs(left, console).all(passed)
     if good:
-        console.print(f"[bold green]{len(seeds)} histories are what the service promises")
+        console.print(f"[bold green]No fault in {len(seeds)} {'history' if len(seeds) == 1 else 'histories'}")
     return not good
 
 
