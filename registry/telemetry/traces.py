@@ -59,6 +59,7 @@ class Span(NamedTuple):
 # -- Ids ---------------------------------------------------------------------------------------------------------------
 
 # With a key, so that a sender cannot choose ids that are always sampled.
+# SECRET_KEY_FALLBACKS are of no use here: payments after a change of the key get other ids.
 _keyed = hashlib.blake2b(key=hashlib.sha256(b"traces:" + settings.SECRET_KEY.encode()).digest(), digest_size=24)
 
 

@@ -31,7 +31,8 @@ from queueing.models import (
     WebhookEndpoint,
     Worker,
 )
-from registry.models import AuditEntry, Flag, Tenant
+from registry.models import Alert, AlertMessage, AlertSilence, AuditEntry, Flag, Tenant
+from registry.operators.attention import Severity
 from tests.factories import make_api_key, make_dead_letter, make_payment, make_person, make_processor, make_stripe
 
 LONG_ERROR = (
@@ -51,6 +52,7 @@ def make_every_row(tenant: Tenant) -> dict[str, Any]:
         make_dead_letter(refused, detail="The processor refused it 12 times: HTTP 500 Internal Server Error"),
         make_dead_letter(doubtful, code="unknown_outcome", detail="Asked 14 times; the processor never answered."),
     ]
+    make_alerts()
     return {
         "processor": processor,
         "stripe": stripe,
@@ -169,3 +171,23 @@ def _of_queues(tenant: Tenant) -> dict[str, Any]:
     )
     Worker.objects.create(queue="payments", hostname="worker-2", pid=2, heartbeat_at=now - timedelta(minutes=3))
     return {"queue": queue, "job": job, "hook": hook, "delivery": delivery}
+
+
+def make_alerts() -> None:
+    """An alert that fires, a silence of it, and a message."""
+    now = timezone.now()
+    Alert.objects.create(
+        id=uuid4(), rule="disk", host="web-1.example.com", status="firing", severity=Severity.WARNING, since=now, fired_at=now,
+        sentence="The disk of the data folder is nearly full.", value=0.125, read_at=now,
+    )  # fmt: skip
+    AlertSilence.objects.create(
+        rule="disk", ends_at=now + timedelta(days=1), actor="olga", why="A larger disk comes tomorrow."
+    )
+    AlertMessage.objects.create(
+        message_id="alert-1",
+        channel="email",
+        subject="Registry: disk fires",
+        body="disk fires on web-1.",
+        created_at=now,
+        sent_at=now,
+    )

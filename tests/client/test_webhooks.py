@@ -13,6 +13,7 @@ from payments.books.webhooks import TYPES
 from queueing.jobs import webhooks as jobs
 from queueing.outbound import signing
 from registry.edge.api import ENCODER
+from registry.http import signatures
 from registry_client import (
     DisputeEvent,
     JobEvent,
@@ -42,7 +43,7 @@ def data(**more: Any) -> dict[str, Any]:
 def message(type: str, *secrets: str, at: datetime = AT, **more: Any) -> tuple[bytes, dict[str, str]]:
     """Body and headers as the service sends them."""
     body = ENCODER.encode({"type": type, "timestamp": "2026-12-01T12:00:00.000Z", "data": data(**more)})
-    return body, signing.headers(secrets, "msg_1", at, body.decode())
+    return body, signatures.headers(secrets, "msg_1", at, body.decode())
 
 
 def webhook(*secrets: str, now: datetime = AT) -> Webhook:
@@ -82,7 +83,7 @@ def test_an_event_of_a_job_has_the_job(type: str):
         {"type": type, "timestamp": "2026-12-01T12:00:00.000Z", "data": jobs.example(type, ID, 3, AT)}
     )
 
-    event = webhook(secret).verify(body, signing.headers([secret], "msg_1", AT, body.decode()))
+    event = webhook(secret).verify(body, signatures.headers([secret], "msg_1", AT, body.decode()))
 
     assert isinstance(event, JobEvent)
     assert (event.data.id, event.data.status, event.data.sequence) == (ID, type.removeprefix("job."), 3)

@@ -349,7 +349,7 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "outbound/owe_callbacks", "outbound/make_job_secrets", "reconciliation/begin"), INSERT),
     **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/events_of", "export/own_processors",
-        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake", "purge/purge_clock"), PART),
+        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake", "outbound/takeable", "purge/purge_clock"), PART),
 }  # fmt: skip
 
 

@@ -160,21 +160,22 @@ async def test_a_drain_that_starts_while_the_database_is_read_only_can_be_stoppe
 
 
 async def test_after_an_outage_no_worker_is_declared_dead_before_all_could_send_heartbeats(tenant: Tenant):
-    async with at_work() as mine, read_only() as switch:
+    async with at_work() as mine:
         await eventually(lambda: mine.worker_id)
-        await in_thread(cut_all)
-        await eventually(lambda: db_breaker.current().read_only)
-        await asyncio.sleep(drain.HEARTBEAT + 0.1)  # a heartbeat of ours has failed by then
-        other = await in_thread(silent_worker)
-        await switch.off()
-        off = timezone.now()
+        async with read_only() as switch:
+            await in_thread(cut_all)
+            await eventually(lambda: db_breaker.current().read_only)
+            await asyncio.sleep(drain.HEARTBEAT + 0.1)  # a heartbeat of ours has failed by then
+            other = await in_thread(silent_worker)
+            await switch.off()
+            off = timezone.now()
 
-        def there(**fields: Any) -> Any:
-            return in_thread(Worker.objects.filter(**fields).exists)
+            def there(**fields: Any) -> Any:
+                return in_thread(Worker.objects.filter(**fields).exists)
 
-        await eventually(lambda: there(id=mine.worker_id, heartbeat_at__gt=off))
-        spared = await there(id=other)
-        await eventually(lambda: gone(other))
+            await eventually(lambda: there(id=mine.worker_id, heartbeat_at__gt=off))
+            spared = await there(id=other)
+            await eventually(lambda: gone(other))
 
     assert spared
 

@@ -10,7 +10,8 @@ import pytest
 from payments.settle.work import PAYMENTS
 from queueing.work import drain, inline
 from queueing.work.inline import Inline, Result
-from queueing.work.work import Key, PublicId, Routed, Work
+from queueing.work.keyed import Key, PublicId
+from queueing.work.work import Routed, Work
 from registry.data.database import Row
 from registry.data.loop import end_loop
 from tests.conftest import eventually

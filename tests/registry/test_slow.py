@@ -143,7 +143,8 @@ async def test_others_are_called_once_for_each_time_that_the_loop_stands_still_f
     finally:
         await watch.close()
 
-    assert [task.get_name() for task in called] == ["blocking", "blocking"]
+    # A process that gets no processor time stands still too, between its tasks.
+    assert [task.get_name() for task in called if task] == ["blocking", "blocking"]
 
 
 SERVES = """
