@@ -123,7 +123,7 @@ class AlertAdmin(Attaching):
     @admin.display(description="silenced")
     def silenced(self, alert: Any) -> str:
         one = alert.silence
-        return f"until {one.ends_at:%Y-%m-%d %H:%M} UTC by {one.actor}: {one.why}" if one else "–"
+        return f"until {one.ends_at:%Y-%m-%d %H:%M:%S} UTC by {one.actor}: {one.why}" if one else "–"
 
 
 class AlertSilenceForm(ReasonedForm):
@@ -184,7 +184,7 @@ DeliveryFilter = choices_of(
         "sent": ("sent", Q(sent_at__isnull=False)),
         "waits": ("waits", Q(due_at__isnull=False)),
         "late": ("waits after a failure", Q(due_at__gt=Now(), attempts__gt=0)),
-        "given-up": ("given up", Q(given_up_at__isnull=False)),
+        "stopped": ("stopped", Q(given_up_at__isnull=False)),
     },
 )
 
@@ -220,7 +220,7 @@ class AlertMessageAdmin(TenantScoped):
         if message.sent_at:
             return pill("●", "green", "sent")
         if message.given_up_at:
-            return pill("✕", "red", "given up")
+            return pill("✕", "red", "not delivered")
         return pill("◔", "amber", "waits")
 
     @admin.display(description="made")
@@ -235,6 +235,6 @@ class AlertMessageAdmin(TenantScoped):
     def due(self, message: AlertMessage) -> SafeString | str:
         return exact(message.due_at)
 
-    @admin.display(description="given up")
+    @admin.display(description="stopped trying")
     def given_up(self, message: AlertMessage) -> SafeString | str:
         return exact(message.given_up_at)

@@ -68,8 +68,8 @@ def test_a_silenced_alert_is_still_shown_and_marked(operator: Client):
     until = datetime.now(UTC) + timedelta(hours=1)
     AlertSilence.objects.create(rule="disk", starts_at=datetime.now(UTC), ends_at=until, actor="olga", why="known")
 
-    assert f"Alert of here: firing, silenced until {until:%Y-%m-%d %H:%M} UTC" in shown(operator, "/admin/")
-    assert f"until {until:%Y-%m-%d %H:%M} UTC by olga: known" in shown(operator, "/admin/registry/alert/")
+    assert f"Alert of here: firing, silenced until {until:%Y-%m-%d %H:%M:%S} UTC" in shown(operator, "/admin/")
+    assert f"until {until:%Y-%m-%d %H:%M:%S} UTC by olga: known" in shown(operator, "/admin/registry/alert/")
 
 
 @pytest.mark.parametrize("severity", [Severity.NOTICE, Severity.WELL])

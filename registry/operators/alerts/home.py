@@ -34,7 +34,7 @@ class OpenAlert:
     def state(self) -> str:
         """In a few words."""
         unknown = ", now unknown" if self.is_unknown else ""
-        silenced = f", silenced until {self.silence.ends_at:%Y-%m-%d %H:%M} UTC" if self.silence else ""
+        silenced = f", silenced until {self.silence.ends_at:%Y-%m-%d %H:%M:%S} UTC" if self.silence else ""
         return f"{self.alert.status}{unknown}{silenced}"
 
     @property
