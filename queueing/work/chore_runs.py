@@ -4,12 +4,13 @@ import asyncio
 import logging
 
 from queueing.work.table import SQL
-from registry.data import chores, database
+from registry.data import chores, database, faults
 
 log = logging.getLogger(__name__)
 
 RECORD_WITHIN = 5.0  # seconds to record a run: a chore does not fail because of its record
 LONGEST = 300  # characters of an error or finding
+MISSED = "a chore's run was not recorded"
 
 
 async def recorded(name: str) -> None:
@@ -28,4 +29,7 @@ async def _record(statement: str, **run: str) -> None:
         async with asyncio.timeout(RECORD_WITHIN):
             await database.fetch(SQL[statement], run, prepare=False)
     except Exception as error:
-        log.warning("a chore's run was not recorded", extra={"chore": run["name"], "error": repr(error)})
+        if faults.is_temporary(error):
+            faults.warn(log, MISSED, error=error, chore=run["name"])
+        else:
+            log.warning(MISSED, extra={"chore": run["name"], "error": repr(error)})

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from registry.servers.processes import holds_within
 from tests.chaos.service import Service
@@ -25,13 +25,17 @@ async def away(service: Service, number: int = signal.SIGQUIT) -> AsyncIterator[
 async def frozen(service: Service) -> AsyncIterator[None]:
     """It is there, holds every connection, and says nothing."""
     pids = service.postgres.pids()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, pids)
     try:
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        send(signal.SIGCONT, pids)
+
+
+def send(number: int, pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # a connection's process may end at any moment
+            os.kill(pid, number)
 
 
 def takes_writes(service: Service) -> None:
