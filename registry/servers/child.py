@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from registry.redaction import redact_text
 from registry.servers.processes import signal_process
 from registry.telemetry import changes
+from registry.telemetry.output import stderr
 
 log = logging.getLogger(__name__)
 
@@ -138,9 +138,7 @@ def write_line(name: str, line: bytes) -> None:
     """Write a part's line to our stderr, without secrets: tracebacks and servers' messages have not passed the part's own log."""
     if not line.startswith(changes.PREFIX):
         line = redact_text(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
-    with suppress(OSError, ValueError):  # a closed terminal is no reason to stop
-        sys.stderr.buffer.write(b"[%s] %s\n" % (name.encode(), line))
-        sys.stderr.buffer.flush()
+    stderr.write(b"[%s] %s\n" % (name.encode(), line))
 
 
 class Keeper:

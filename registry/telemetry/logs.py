@@ -9,6 +9,7 @@ import structlog
 from registry.redaction import HIDDEN, SECRET_NAMES, redact
 from registry.telemetry import changes
 from registry.telemetry.context import PAYMENT, REQUEST, TENANT, TRACED
+from registry.telemetry.output import LogOutput, stderr
 
 
 def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -36,6 +37,29 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
         return super().format(record) if lines is None else lines
 
 
+class Handler(logging.Handler):
+    """Writes each record to the output. Never waits for its reader."""
+
+    def __init__(self, output: LogOutput) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._output.write(self.format(record).encode(errors="backslashreplace") + b"\n")
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        self._output.flush()
+
+
+def _line_of_dropped(handler: logging.Handler, number: int) -> bytes:
+    record = logging.LogRecord(__name__, logging.WARNING, "", 0, "log lines were dropped: nobody read them", (), None)
+    record.lines = number
+    return handler.format(record).encode() + b"\n"
+
+
 def level_of_changes(*, on: bool) -> int:
     return logging.NOTSET if on else logging.WARNING
 
@@ -60,8 +84,9 @@ def configure_logging(config: dict[str, Any]) -> None:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
     )
-    handler = logging.StreamHandler()
+    handler = Handler(stderr)
     handler.setFormatter(formatter)
+    stderr.dropped_line = lambda number: _line_of_dropped(handler, number)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config["level"])

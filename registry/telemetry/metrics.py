@@ -97,6 +97,7 @@ QUEEN = {
 REQUESTS = Counter("registry_http_requests_total", "Answers given", ["method", "status"])
 REQUESTS_FAILED = Counter("registry_http_server_errors_total", "Answers 5xx, without those of /health")
 REQUEST_LOG = Counter("registry_request_log_total", "Entries of the log of API requests", ["outcome"])
+LOG_DROPPED = Counter("registry_log_lines_dropped_total", "Lines of the log that nobody read in time")
 TRACE_SPANS = Counter("registry_trace_spans_total", "Spans of traces that were sent, or lost and why", ["outcome"])
 ALERTS_FIRING = Gauge(
     "registry_alerts_firing",
