@@ -5,20 +5,18 @@ under such an id is refused until PostgreSQL is back: only sandboxes are purged.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from payments.intake.payment import Key, Submission
 
 KEPT = 10_000  # ids; about 4 MB
 
-_fingerprints: OrderedDict[Key, bytes] = OrderedDict()  # one per process, the latest last
+_fingerprints: OrderedDict[Key, bytes] = OrderedDict()  # one per process, in the order of acceptance
 
 
-def remember(stored: Iterable[Submission]) -> None:
+def remember(fingerprints: Mapping[Key, bytes]) -> None:
     """These are in PostgreSQL."""
-    for one in stored:
-        _fingerprints.pop(one.key, None)  # not move_to_end: the loop of another thread may remove the key before
-        _fingerprints[one.key] = one.fingerprint
+    _fingerprints.update(fingerprints)
     while len(_fingerprints) > KEPT:
         _fingerprints.popitem(last=False)
 

@@ -40,23 +40,29 @@ async def store(batch: Sequence[Submission]) -> list[IntakeResult]:
     results: list[IntakeResult | None] = []
     new: list[live.Event] = []
     accepted: list[Submission] = []
+    fingerprints: dict[Key, bytes] = {}
     for one in batch:
-        fresh = stored.pop(one.key, None)  # the second of two equal ids in one batch is a replay of the first
+        key = one.key
+        fresh = stored.pop(key, None)  # the second of two equal ids in one batch is a replay of the first
         results.append(None if fresh is None else Receipt(fresh[0], replayed=False))
         if fresh is not None:
             new.append(_event(one.payment, *fresh))
             accepted.append(one)
+            fingerprints[key] = one.fingerprint
     if traces.on:
-        known = zip(batch, results, strict=True)
-        new_ones = [TracedObject("payment", *one.key) for one, result in known if result is not None]
-        sampling.record_commit("accept payments", new_ones, rows=len(batch), began=started)
+        sampling.record_commit(
+            "accept payments", [TracedObject("payment", *key) for key in fingerprints], rows=len(batch), began=started
+        )
     if new:
+        recent.remember(fingerprints)
         changes.record(map(_change, accepted))
         _announce(new, to_workers=not all(one.inline for one in batch))
     open_keys = [one.key for one, result in zip(batch, results, strict=True) if result is None]
-    done = judged(batch, results, await existing(open_keys)) if open_keys else cast("list[IntakeResult]", results)
-    recent.remember(one for one, result in zip(batch, done, strict=True) if isinstance(result, Receipt))
-    return done
+    if not open_keys:
+        return cast("list[IntakeResult]", results)
+    known = await existing(open_keys)
+    recent.remember({key: first.fingerprint for key, first in known.items()})
+    return judged(batch, results, known)
 
 
 def _announce(new: list[live.Event], *, to_workers: bool) -> None:

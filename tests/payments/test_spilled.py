@@ -184,7 +184,7 @@ async def test_ids_of_payments_that_left_the_spill_keep_their_content_during_the
 async def test_the_latest_ids_are_remembered_and_no_more(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recent, "KEPT", 2)
     payments = [order(tenant) for _ in range(3)]
-    recent.remember(Submission(one, fingerprint(one), ACCEPTED) for one in [payments[0], *payments])
+    recent.remember({(one.tenant_id, one.correlation_id): fingerprint(one) for one in payments})
 
     others = [msgspec.structs.replace(one, amount=1) for one in payments]
     known = [recent.has_other_content(Submission(one, fingerprint(one), ACCEPTED)) for one in others]
@@ -206,7 +206,7 @@ async def test_an_id_that_another_threads_loop_forgets_meanwhile_is_no_error(
     monkeypatch.setattr(recent, "_fingerprints", _EmptiedByAnotherThread())
     one = order(tenant)
 
-    recent.remember([Submission(one, fingerprint(one), ACCEPTED)])
+    recent.remember({(one.tenant_id, one.correlation_id): fingerprint(one)})
 
     assert not recent.has_other_content(Submission(one, b"other", ACCEPTED))
 
