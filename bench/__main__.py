@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         where = machine.describe(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
         for line in where.lines:
             console.print(line, style="dim", highlight=False)
-        outcomes = {name: measure(name, effort) for name in options.names or NAMES}
+        more = {"contest": {"users": options.users}} if options.users else {}
+        outcomes = {name: measure(name, effort, **more.get(name, {})) for name in options.names or NAMES}
     keep(effort, where, outcomes)
     return 0 if all(outcome["error"] is None for outcome in outcomes.values()) else 1
 
@@ -49,19 +50,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="seconds each: a check that they run; its figures are meaningless"
     )
     size.add_argument("--full", action="store_true", help="longer runs, and 10 million payments for the summary")
+    parser.add_argument("--users", type=int, help="of the contest: only so many, in its longer timetable")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}")
     return options
 
 
-def measure(name: str, effort: Effort) -> dict[str, Any]:
+def measure(name: str, effort: Effort, **options: Any) -> dict[str, Any]:
     """Run one benchmark; a failure is printed and stored, and does not stop the others."""
     started = time.monotonic()
     figures: list[Figure] = []
     error = None
     try:
-        figures = importlib.import_module(f"bench.{MODULES.get(name) or name.replace('-', '.')}").run(effort)
+        figures = importlib.import_module(f"bench.{MODULES.get(name) or name.replace('-', '.')}").run(effort, **options)
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
         console.print(f"[red]{name} failed[/]")

@@ -1,4 +1,4 @@
-"""The contest's users: 550 ramp up, each pays once a second, while the processors fail by a schedule.
+"""The contest's users: they ramp up, each pays once a second, while the processors fail by a schedule.
 
 `python -m bench.users '{…}'` in a separate process, so that nothing else uses its event loop; prints one JSON line.
 Every 10 s the service's summary of a past window is compared with the processors' own.
@@ -26,26 +26,45 @@ PATIENCE = 1.5  # seconds a user waits for the answer
 CHECK_EVERY = 10.0  # seconds between comparisons of the summaries
 WINDOW = (15.0, 2.0)  # seconds ago: the window that they are compared over
 SETTLE_TIME = 1.0  # seconds after the last payment until the books are compared
-# Schedule: from this second on, delays (ms) of default and fallback, then failures
-TIMETABLE = (
-    (1, 0, 0, False, False),
-    (10, 100, 0, False, False),
-    (20, 100, 0, True, False),
-    (30, 2000, 1000, True, True),
-    (40, 20, 20, False, False),
-    (50, 0, 5000, False, False),
-)
+# Schedules: from this second on, delays (ms) of default and fallback, then failures
+TIMETABLES = {
+    "minute": (
+        (1, 0, 0, False, False),
+        (10, 100, 0, False, False),
+        (20, 100, 0, True, False),
+        (30, 2000, 1000, True, True),
+        (40, 20, 20, False, False),
+        (50, 0, 5000, False, False),
+    ),
+    "five minutes": (
+        (1, 0, 0, False, False),
+        (30, 1000, 0, False, False),
+        (60, 500, 0, False, False),
+        (90, 2000, 1000, True, False),
+        (120, 5000, 5, True, False),
+        (150, 0, 5, False, True),
+        (180, 100, 5, False, False),
+        (210, 50, 0, False, False),
+        (240, 103, 10, False, False),
+        (270, 2000, 0, False, False),
+    ),
+}
+LENGTH = {"minute": 60.0, "five minutes": 300.0}  # seconds
 
 
 @dataclass(frozen=True)
 class Contest:
     service: int  # ports
-    default: int
+    default: int  # 0: the service books nothing, such as the floor
     fallback: int
     headers: dict[str, str]
     users: int = 550
-    seconds: float = 60.0
+    timetable: str = "minute"
     speed: float = 1.0  # of the timetable
+
+    @property
+    def seconds(self) -> float:
+        return LENGTH[self.timetable] / self.speed
 
 
 @dataclass
@@ -122,15 +141,23 @@ class Day:
 
     async def go(self) -> Report:
         self.default, self.fallback = Wire(self.contest.default), Wire(self.contest.fallback)
-        await self.change((0, 0, 0, False, False))
+        books = self.contest.default != 0
+        if books:
+            await self.change((0, 0, 0, False, False))
         self.start = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.follow_the_timetable())
-            group.create_task(self.compare_summaries())
+            if books:
+                group.create_task(self.follow_the_timetable())
+                group.create_task(self.compare_summaries())
             for number in range(self.contest.users):
                 group.create_task(self.pay_every_second(number))
-        await asyncio.sleep(SETTLE_TIME)
-        await self.close_the_books()
+        if books:
+            await asyncio.sleep(SETTLE_TIME)
+            await self.close_the_books()
+        self.report.accepted = len(self.accepted)
+        if self.times:
+            p50, p99, worst = (round(quantile(self.times, share), 3) for share in (0.5, 0.99, 1))
+            self.report.p50, self.report.p99, self.report.worst = p50, p99, worst
         return self.report
 
     @property
@@ -171,7 +198,7 @@ class Day:
     # -- Trouble -------------------------------------------------------------------------------
 
     async def follow_the_timetable(self) -> None:
-        for row in TIMETABLE:
+        for row in TIMETABLES[self.contest.timetable]:
             if row[0] / self.contest.speed >= self.contest.seconds:
                 return
             await self.until(row[0] / self.contest.speed)
@@ -225,10 +252,8 @@ class Day:
     async def close_the_books(self) -> None:
         report = self.report
         first, second = [set(await self.administrate(wire, "GET", "ids")) for wire in (self.default, self.fallback)]
-        report.accepted, report.default, report.fallback = len(self.accepted), len(first), len(second)
+        report.default, report.fallback = len(first), len(second)
         report.lag, report.double_booked = len(self.accepted - first - second), len(first & second)
-        if self.times:
-            report.p50, report.p99, report.worst = (round(quantile(self.times, share), 3) for share in (0.5, 0.99, 1))
 
 
 def iso(moment: float) -> str:
