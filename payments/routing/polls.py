@@ -10,6 +10,7 @@ from payments.routing.routing import RoutingTable
 from registry.errors import Unavailable
 
 STEP = 0.1  # seconds between checks for due health calls
+ASK_AGAIN = 10  # steps until an endpoint that another worker polls is asked for at the latest
 
 
 class Polls:
@@ -19,12 +20,18 @@ class Polls:
         self._routes = routes
         self._processor = processor
         self._calls: dict[str, asyncio.Task[None]] = {}  # in flight, by endpoint
+        self._due: dict[str, float] = {}  # time.monotonic() from which an endpoint may be due, where known
 
     async def step(self) -> None:
         """Begin the calls that are due."""
-        accounts = {a.endpoint: a for a in self._routes.polled() if a.endpoint not in self._calls}
-        for key in await routing.elect(list(accounts)) if accounts else ():
-            self._calls[key] = asyncio.create_task(self._call(accounts[key]))
+        polled, now = {a.endpoint: a for a in self._routes.polled()}, time.monotonic()
+        self._due = {key: at for key, at in self._due.items() if key in polled and at > now}
+        if asked := [key for key in polled if key not in self._calls and key not in self._due]:
+            elected, due = await routing.elect(asked)
+            now = time.monotonic()
+            self._due |= {key: now + min(seconds, STEP * ASK_AGAIN) for key, seconds in due.items()}
+            for key in elected:
+                self._calls[key] = asyncio.create_task(self._call(polled[key]))
         await asyncio.sleep(STEP)
 
     async def close(self) -> None:

@@ -286,10 +286,10 @@ def _account(row: database.Row) -> Account:
     return Account(**fields)
 
 
-async def elect(keys: Sequence[str]) -> set[str]:
-    """The endpoints whose health only this caller may poll now."""
+async def elect(keys: Sequence[str]) -> tuple[set[str], dict[str, float]]:
+    """The endpoints whose health only this caller may poll now, and in how many seconds others are due."""
     rows = await database.fetch(SQL["elect"], {"keys": list(keys), "every": POLL_EVERY}, repeatable=False)
-    return {key for (key,) in rows}
+    return {key for key, due in rows if due is None}, {key: due for key, due in rows if due is not None}
 
 
 async def write_health(key: str, health: Health) -> None:

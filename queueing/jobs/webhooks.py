@@ -38,6 +38,7 @@ sources.register(
         types=TYPES,
         unread=SQL["unread"],
         events=SQL["events"],
+        owed=SQL["owed"],
         callbacks=SQL["callbacks"],
         event=lambda row: JobChange(*row),
         message_id=message_id,

@@ -35,14 +35,12 @@ class Callback(NamedTuple):
     event: WebhookEvent
 
 
-async def owe(source: EventSource) -> bool:
-    """Make the deliveries of a batch of owed callbacks. Whether there were any. Raises Unavailable."""
-    if not source.callbacks:
-        return False
-    return await database.faults_as_unavailable(lambda: _owe(source))
+async def owe(source: EventSource) -> None:
+    """Make the deliveries of a batch of owed callbacks. Raises Unavailable."""
+    await database.faults_as_unavailable(lambda: _owe(source))
 
 
-async def _owe(source: EventSource) -> bool:
+async def _owe(source: EventSource) -> None:
     async with database.transaction() as conn:
         rows = await database.rows(conn, source.callbacks, {"limit": ROWS})
         callbacks = [found for row in rows if (found := _callback(source, row))]
@@ -53,7 +51,6 @@ async def _owe(source: EventSource) -> bool:
             endpoints = {(tenant, origin): id for tenant, origin, id in made}
             await database.rows(conn, SQL["owe_callbacks"], _deliveries(source, callbacks, endpoints))
             await database.rows(conn, SQL["wake"])
-        return bool(rows)
 
 
 def _callback(source: EventSource, row: Row) -> Callback | None:

@@ -7,6 +7,7 @@ exactly one delivery per endpoint.
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,20 +36,38 @@ class Subscriber(NamedTuple):
     ordered: bool
 
 
+class New(NamedTuple):
+    """Endpoints that have read a source up to `after`, and `upto`, its latest event. Without tenant: callbacks are owed."""
+
+    source: str
+    tenant: int | None
+    after: int
+    upto: int
+    ids: list[int]
+
+
 async def spread() -> None:
     """One round: a slice of events for each group of endpoints that has not read them yet, and a batch of owed callbacks."""
-    sources = list(SOURCES.values())
-    if not any([*[await _spread_source(one) for one in sources], *[await callbacks.owe(one) for one in sources]]):
+    found = [New(*row) for row in await database.fetch(_new(tuple(SOURCES)), {"limit": GROUPS})]
+    for new in found:
+        source = SOURCES[new.source]
+        if new.tenant is None:
+            await callbacks.owe(source)
+        else:
+            upto = min(new.upto, new.after + max(min(ROWS // len(new.ids), SLICE), 1))
+            await database.faults_as_unavailable(partial(_spread, source, new.tenant, new.after, upto, new.ids))
+    if not found:
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _spread_source(source: EventSource) -> bool:
-    """Whether there were unread events of this source."""
-    unread = await database.fetch(source.unread, {"limit": GROUPS})
-    for tenant, after, latest, ids in unread:
-        upto = min(latest, after + max(min(ROWS // len(ids), SLICE), 1))
-        await database.faults_as_unavailable(lambda t=tenant, a=after, u=upto, i=ids: _spread(source, t, a, u, i))  # type: ignore[misc]
-    return bool(unread)
+@cache
+def _new(names: tuple[str, ...]) -> str:
+    """One statement that looks for new events and owed callbacks of these sources."""
+    sources = {name: SOURCES[name] for name in names}
+    parts = [database.filled(SQL, "new_of_source", source=name, unread=one.unread) for name, one in sources.items()]
+    owing = {name: one.owed for name, one in sources.items() if one.owed}
+    parts += [database.filled(SQL, "owed_of_source", source=name, owed=owed) for name, owed in owing.items()]
+    return reduce(lambda one, other: database.filled(SQL, "and_new", one=one, other=other), parts)
 
 
 async def _spread(source: EventSource, tenant: int, after: int, upto: int, ids: list[int]) -> None:

@@ -43,6 +43,7 @@ class EventSource:
     unread: str  # SQL: (limit) → tenant, position, latest, endpoint ids; endpoints with events they have not read
     events: str  # SQL: (tenant, after, upto) → rows for `event`, in order of position
     event: Callable[[database.Row], WebhookEvent]
+    owed: str = ""  # SQL: the tenant of an owed callback, if there is one; empty: the source has no callbacks
     callbacks: str = ""  # SQL: (limit) → tenant, URL and row for `event` of owed callbacks, which it marks as made
     message_id: Callable[[WebhookEvent], str] = lambda _: new_message_id()
     examples: tuple[str, str, str]  # types of an object's first three events in order, for the test kit

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import psycopg
-from django.db.models.functions import Now
 
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work import pools
-from queueing.work.table import TABLES
+from queueing.work.table import SQL, TABLES
 from queueing.work.work import Work
 from registry.data import database, db_breaker, faults
+from registry.data.database import Row
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ CLAIM_AT_MOST = (
 CLAIM_FREE = 50  # rows; if less of the capacity is free, a claim waits for more
 CLAIM_EVERY = 0.02  # seconds between small claims
 POLL = 0.2  # seconds between claims while nothing is due and no NOTIFY arrives
+IDLE = 5  # times POLL, while no row is open at all: then only a NOTIFY can be missed
 HEARTBEAT = 1.0  # seconds
 LATE = 2 * HEARTBEAT  # seconds between two heartbeats, above which the other workers' are probably late as well
 GRACE = 4.0  # seconds that rows in flight get to finish after `stop`; `up` kills after 7
@@ -59,6 +60,7 @@ class Drain:
         self.pool, self.takes, self.pool_size = pool, list(takes), pool_size
         self.finished = self.failed = 0
         self.worker_id = 0
+        self._listening = False  # to NOTIFY
         self._wake = asyncio.Event()
         self._free = asyncio.Event()
         self._stop = asyncio.Event()
@@ -89,8 +91,8 @@ class Drain:
     async def _run(self, seconds: float) -> None:
         if not await self._register():
             return
-        with contextlib.suppress(Unavailable):  # then the first heartbeat looks
-            await database.faults_as_unavailable(self._look_at_others)
+        with contextlib.suppress(Unavailable):  # then a later one succeeds
+            await database.faults_as_unavailable(self._beat_once)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self.stop)
         background = [loop.create_task(forever(work)) for work in (self._beat, self._listen, *self.work.background())]
@@ -124,7 +126,7 @@ class Drain:
         for group in self.work.groups(items):
             self._start(group)
         if not items:
-            await _wait(self._wake, within=POLL)
+            await _wait(self._wake, within=POLL if await self._expects_work() else POLL * IDLE)
         elif (
             len(items) < CLAIM_FREE
         ):  # few rows arrive: let some more gather, for one claim of many costs less than many of one
@@ -137,6 +139,16 @@ class Drain:
         if not self.work.division.takes_some(self.work.table.queue):
             return []
         return await self.work.claim(self.worker_id, limit)
+
+    async def _expects_work(self) -> bool:
+        """Whether a row may become due without a NOTIFY."""
+        if not self._listening or self.work.in_flight:
+            return True
+        try:
+            [[found]] = await database.fetch(self.work.table.any_open)
+        except psycopg.Error:
+            return True
+        return found
 
     async def _until_available(self) -> None:
         """Wait until the database is available, and RETRY seconds longer after an outage, for outcomes to be written first.
@@ -217,38 +229,39 @@ class Drain:
         await asyncio.sleep(HEARTBEAT)
 
     async def _beat_once(self) -> None:
-        async with database.own_connection():
-            row = Worker.async_objects.filter(id=self.worker_id)
-            processes, places = self.work.processes()
-            beating = await row.aupdate(
-                heartbeat_at=Now(),
-                in_flight=len(self.in_flight),
-                processes=processes,
-                places=places,
-                finished=self.finished,
-                failed=self.failed,
+        processes, places = self.work.processes()
+        report = {
+            "worker": self.worker_id,
+            "in_flight": len(self.in_flight),
+            "processes": processes,
+            "places": places,
+            "finished": self.finished,
+            "failed": self.failed,
+            "silent": SILENT_AFTER.total_seconds(),
+        }
+        rows = await database.fetch(SQL["beat"], report)
+        if all(
+            row[0] != self.worker_id for row in rows
+        ):  # another worker took this one for dead, and has released its leases
+            log.warning(
+                "the Worker row was deleted: another worker took this one for dead; restarting",
+                extra={"worker": self.worker_id},
             )
-            if not beating:  # another worker took this one for dead after an outage, and has released its leases
-                log.warning(
-                    "the Worker row was deleted: another worker took this one for dead; restarting",
-                    extra={"worker": self.worker_id},
-                )
-                self.stop()
-            await self._look_at_others()
-            now = time.monotonic()
-            if now - self._beat_at > LATE:  # it waited for a lock, or for a server that was suspended
-                self._beating_since = now
-            self._beat_at, self._beating_since = now, min(self._beating_since, now)
-            if now - self._beating_since > SILENT_AFTER.total_seconds():
+            self.stop()
+        self._look_at(rows)
+        now = time.monotonic()
+        if now - self._beat_at > LATE:  # it waited for a lock, or for a server that was suspended
+            self._beating_since = now
+        self._beat_at, self._beating_since = now, min(self._beating_since, now)
+        if now - self._beating_since > SILENT_AFTER.total_seconds() and not all(alive for *_, alive in rows):
+            async with database.own_connection():
                 await reap()
 
-    async def _look_at_others(self) -> None:
+    def _look_at(self, workers: Sequence[Row]) -> None:
         """Learn which pools have living workers, and whether this worker is asked to stop."""
-        columns = ("id", "pool", "takes", "stop_requested")
-        async with database.own_connection():
-            living = [row async for row in Worker.async_objects.all().alive().values_list(*columns)]
-        self.work.division = pools.division(self.pool, self.takes, [(pool, takes) for _, pool, takes, _ in living])
-        if any(asked for id, *_, asked in living if id == self.worker_id):
+        living = [(pool, takes) for _, pool, takes, _, alive in workers if alive]
+        self.work.division = pools.division(self.pool, self.takes, living)
+        if any(asked for id, _, _, asked, _ in workers if id == self.worker_id):
             log.info("asked to stop", extra={"worker": self.worker_id})
             self.stop()
 
@@ -263,11 +276,14 @@ class Drain:
         try:
             async with await psycopg.AsyncConnection.connect(**parameters) as conn:
                 await conn.execute(f"LISTEN {self.work.table.queue}")
+                self._listening = True
                 self._hint()
                 async for _ in conn.notifies():
                     self._hint()
         except psycopg.Error as error:
             faults.warn(log, "LISTEN failed; polling until it succeeds", error=error)
+        finally:
+            self._listening = False
         await asyncio.sleep(RECONNECT)
 
     def _hint(self) -> None:

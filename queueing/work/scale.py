@@ -24,6 +24,8 @@ class Scale:
 
     async def __call__(self, minimum: int, maximum: int) -> int:
         """A number from `minimum` to `maximum`. It rises at once, and falls after CALM seconds."""
+        if minimum == maximum:
+            return minimum
         depths = [await _depth(one) for one in self._takes]
         waiting = sum(depth.waiting for depth in depths)
         oldest = max((depth.oldest for depth in depths), default=0.0)

@@ -14,6 +14,7 @@ from payments.inbound import work as inbound
 from payments.reconciliation import comparison
 from payments.refunds import work as refund_work
 from payments.settle import work
+from queueing.outbound import fanout
 from registry.data import database
 from tests.plans import TENANT, Asked, Read, measure_twice, table_of, uuid_of
 
@@ -195,7 +196,9 @@ ASKED: dict[str, tuple] = {
     "intake/accept": (SQL["intake"]["accept"], ACCEPTED, 10),
     "intake/existing": (SQL["intake"]["existing"], {"tenant": [TENANT] * 2, "correlation": [named(1), named(20000)]}, 10),
     "settle/due": (work.PAYMENTS.due, DUE, 20),
-    "settle/standing": (work.PAYMENTS._made("standing"), STANDING, 70, True),
+    "settle/any_open": (work.PAYMENTS.any_open, {}, 5),
+    "settle/standing": (work.PAYMENTS._made("standing"), STANDING, 70),
+    "settle/standing unprepared": (work.PAYMENTS._made("standing"), STANDING, 70, True),
     "settle/standing of a tenant": (work.PAYMENTS._made("standing"), {**STANDING, "tenants": [TENANT]}, 70, True),
     "settle/take": (work.PAYMENTS.take, TAKE, 40),
     "settle/take_divided": (work.TAKE_DIVIDED, {**TAKE, "firsts": [True], "parts": ["p1"], "included": True, "accounts": [TENANT + 1]}, 60),
@@ -246,6 +249,7 @@ ASKED: dict[str, tuple] = {
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
     "disputes/known": (SQL["disputes"]["known"], DISPUTED, 5),
     "disputes/update": (SQL["disputes"]["update"], DISPUTED, 5),
+    "refunds/any_open": (refund_work.REFUNDS.any_open, {}, 5),
     "refunds/due": (refund_work.REFUNDS.due, DUE, 20),
     "refunds/take": (refund_work.REFUNDS.take, TAKE, 60),
     "refunds/lock": (SQL["refunds"]["lock"], ONE, 10),
@@ -266,6 +270,7 @@ ASKED: dict[str, tuple] = {
     "janitor/payments": (SQL["janitor"]["payments"], JANITOR, 900, True),
     "janitor/refunds": (SQL["janitor"]["refunds"], JANITOR, 2400, True),
     "inbound/receive": (SQL["inbound"]["receive"], RECEIVED, 10),
+    "inbound/any_open": (inbound.INBOUND.any_open, {}, 5),
     "inbound/due": (inbound.INBOUND.due, DUE, 20),
     "inbound/take": (inbound.INBOUND.take, TAKE, 40),
     "inbound/begin": (SQL["inbound"]["begin"], {**WORKER, **keys(8601, 8602, id=...)}, 5),
@@ -279,6 +284,7 @@ ASKED: dict[str, tuple] = {
     "inbound/is_known": (SQL["inbound"]["is_known"], {**ONE, "correlation": named(20000), "reference": "re_none"}, 5),
     "inbound/subject": (SQL["inbound"]["subject"], ONE, 5),
     "webhooks/unread": (SQL["webhooks"]["unread"], {"limit": 10}, 10010),
+    "outbound/and_new": (fanout._new(("payments", "jobs")), {"limit": 10}, 20020),
     "settlement/slice": (SQL["settlement"]["slice"], {"tenant": TENANT, "zone": "UTC", "after": 0, "start": AT, "until": LATER, "limit": 10}, 40, True),
     "outbound/receivers": (SQL["outbound"]["receivers"], {"tenant": [TENANT], "uuid": [named(1)], "origin": ["https://example.com"]}, 5),
     "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "after": 20000}, 5),
@@ -349,7 +355,7 @@ NOT_HOT: dict[str, str] = {
     **dict.fromkeys(("dead_letters/replay", "differences/hold", "differences/book", "reconciliation/stop"), BY_HAND),
     **dict.fromkeys(("disputes/open", "outbound/insert", "outbound/owe_callbacks", "outbound/make_job_secrets", "reconciliation/begin"), INSERT),
     **dict.fromkeys(("settle/columns", "settle/joins", "refunds/columns", "refunds/joins", "inbound/columns", "settle/again", "ledger/errors", "ledger/latest", "export/events_of", "export/own_processors",
-        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake", "outbound/takeable", "purge/purge_clock"), PART),
+        "export/attempts_of", "reconciliation/columns", "refunds/wake", "outbound/wake", "outbound/takeable", "outbound/new_of_source", "outbound/owed_of_source", "purge/purge_clock"), PART),
 }  # fmt: skip
 
 
@@ -369,7 +375,9 @@ def test_a_statement_reads_what_it_names(read: dict[str, dict[str, Read]], name:
 def test_every_statement_has_a_measured_plan_or_a_reason_why_it_is_not_hot() -> None:
     every = {f"{file}/{name}" for file, named in SQL.items() for name in named}
     made_elsewhere = {
-        f"{kind}/{name}" for kind in ("settle", "refunds", "inbound") for name in ("due", "take", "standing")
+        f"{kind}/{name}"
+        for kind in ("settle", "refunds", "inbound")
+        for name in ("any_open", "due", "take", "standing")
     }  # by queueing.work.table
     looked_at = {name.partition(" ")[0] for name in STATEMENTS} - made_elsewhere
 

@@ -18,18 +18,24 @@ SELECT key, failing, min_response_ms, breaker, extract(epoch FROM now() - polled
 FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]);
 
 -- name: elect
--- One caller per endpoint and interval: the one that advances next_poll_at.
+-- One caller per endpoint and interval: the one that advances next_poll_at. Returns the endpoints that this caller polls, and in how many
+-- seconds the others are due. A new endpoint is in neither: it is due at once.
 WITH known AS (
     INSERT INTO payments_endpoint (key, failing, min_response_ms, trend_ms, next_poll_at, breaker, failures, breaker_changed_at)
     SELECT key, false, 0, 0, now(), 'closed', 0, now() FROM unnest(%(keys)s::text[]) AS key
     ON CONFLICT (key) DO NOTHING
+), elected AS (
+    UPDATE payments_endpoint SET next_poll_at = now() + make_interval(secs => %(every)s)
+    WHERE key IN (
+        SELECT key FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]) AND next_poll_at <= now()
+        ORDER BY key FOR UPDATE SKIP LOCKED
+    )
+    RETURNING key
 )
-UPDATE payments_endpoint SET next_poll_at = now() + make_interval(secs => %(every)s)
-WHERE key IN (
-    SELECT key FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]) AND next_poll_at <= now()
-    ORDER BY key FOR UPDATE SKIP LOCKED
-)
-RETURNING key;
+SELECT key, NULL::float8 FROM elected
+UNION ALL
+SELECT key, extract(epoch FROM next_poll_at - now())::float8
+FROM payments_endpoint WHERE key = ANY(%(keys)s::text[]) AND next_poll_at > now();
 
 -- name: write_health
 -- The next call is due one interval after this answer: the time between election and call is unknown here.

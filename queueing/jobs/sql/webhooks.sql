@@ -22,6 +22,10 @@ CROSS JOIN LATERAL (  -- OFFSET 0: the planner must look up each job by its key,
 WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s AND e.position <= %(upto)s AND e.progress IS NULL
 ORDER BY e.position;
 
+-- name: owed
+-- The tenant of an outcome whose callback is owed; by the order of the partial index, as `any_open` in work.sql.
+SELECT tenant_id FROM queueing_jobevent WHERE callback_due ORDER BY tenant_id, position LIMIT 1;
+
 -- name: callbacks
 -- Outcomes whose callback is owed, marked as made, with its URL and in the form of `JobChange`. Another worker's are skipped.
 WITH due AS MATERIALIZED (

@@ -1,3 +1,21 @@
+-- name: new_of_source
+-- What the fan-out has to do for one source: its `unread`, with its name first.
+SELECT '{source}'::text, u.* FROM (
+{unread}
+) u
+
+-- name: owed_of_source
+-- A row without tenant if callbacks of the source are owed.
+SELECT '{source}'::text, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint[]
+WHERE (
+{owed}
+) IS NOT NULL
+
+-- name: and_new
+{one}
+UNION ALL
+{other}
+
 -- name: lock
 -- Lock these endpoints against other fan-outs. `upto` was read by a statement before this one (the source's `unread`), so all
 -- events up to it are committed by the time `events` reads them.

@@ -25,6 +25,11 @@ WHERE w.tenant_id IS NOT NULL AND (
 ORDER BY random()
 LIMIT %(limit)s;
 
+-- name: any_open
+-- Whether any row is open, due or not. In the order of the index: without it a table that was small when the plan was made is read
+-- with all of its closed rows.
+SELECT (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1) IS NOT NULL;
+
 -- name: take
 -- Lock due rows of these tenants, at most `quota` of each. The caller writes leases in the same transaction; the other rows are
 -- unlocked by its commit.
@@ -93,6 +98,17 @@ SELECT queue, hostname, count(*) FILTER (WHERE heartbeat_at >= now() - make_inte
     count(*) FILTER (WHERE heartbeat_at < now() - make_interval(secs => %(silent)s)), max(heartbeat_at),
     coalesce(sum(in_flight), 0)::bigint, coalesce(sum(capacity), 0)::bigint
 FROM queueing_worker GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 1000;
+
+-- name: beat
+-- A worker reports, and reads all workers: their pools, whether they are asked to stop, whether they report in time. A worker that is
+-- not among them was deleted.
+WITH beaten AS (
+    UPDATE queueing_worker SET heartbeat_at = statement_timestamp(), in_flight = %(in_flight)s, processes = %(processes)s,
+        places = %(places)s, finished = %(finished)s, failed = %(failed)s
+    WHERE id = %(worker)s
+)
+SELECT id, pool, takes, stop_requested, heartbeat_at >= statement_timestamp() - make_interval(secs => %(silent)s)
+FROM queueing_worker;
 
 -- name: began
 -- Record that a chore begins.
