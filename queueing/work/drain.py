@@ -16,8 +16,7 @@ from typing import Any
 import psycopg
 
 from queueing.models import SILENT_AFTER, Worker
-from queueing.work import pools
-from queueing.work.table import SQL, TABLES
+from queueing.work import heartbeats, pools
 from queueing.work.work import Work
 from registry.data import database, db_breaker, faults
 from registry.data.database import Row
@@ -31,7 +30,7 @@ CLAIM_AT_MOST = (
 CLAIM_FREE = 50  # rows; if less of the capacity is free, a claim waits for more
 CLAIM_EVERY = 0.02  # seconds between small claims
 POLL = 0.2  # seconds between claims while nothing is due and no NOTIFY arrives
-IDLE = 5  # times POLL, while no row is open at all: then only a NOTIFY can be missed
+IDLE = 5  # times POLL, between looks for open rows while there are none: then only a NOTIFY can be missed
 HEARTBEAT = 1.0  # seconds
 LATE = 2 * HEARTBEAT  # seconds between two heartbeats, above which the other workers' are probably late as well
 GRACE = 4.0  # seconds that rows in flight get to finish after `stop`; `up` kills after 7
@@ -126,7 +125,7 @@ class Drain:
         for group in self.work.groups(items):
             self._start(group)
         if not items:
-            await _wait(self._wake, within=POLL if await self._expects_work() else POLL * IDLE)
+            await self._idle()
         elif (
             len(items) < CLAIM_FREE
         ):  # few rows arrive: let some more gather, for one claim of many costs less than many of one
@@ -139,6 +138,14 @@ class Drain:
         if not self.work.division.takes_some(self.work.table.queue):
             return []
         return await self.work.claim(self.worker_id, limit)
+
+    async def _idle(self) -> None:
+        """Wait for a NOTIFY, or until it is time to look again."""
+        if await _wait(self._wake, within=POLL):
+            return
+        while not await self._expects_work():
+            if await _wait(self._wake, within=POLL * IDLE):
+                return
 
     async def _expects_work(self) -> bool:
         """Whether a row may become due without a NOTIFY."""
@@ -226,23 +233,15 @@ class Drain:
         except Unavailable:
             self._beating_since = math.inf
             raise
-        await asyncio.sleep(HEARTBEAT)
+        # To the next whole heartbeat of the loop's clock, so that all drains of a process report with one statement.
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(HEARTBEAT - now % HEARTBEAT)
 
     async def _beat_once(self) -> None:
         processes, places = self.work.processes()
-        report = {
-            "worker": self.worker_id,
-            "in_flight": len(self.in_flight),
-            "processes": processes,
-            "places": places,
-            "finished": self.finished,
-            "failed": self.failed,
-            "silent": SILENT_AFTER.total_seconds(),
-        }
-        rows = await database.fetch(SQL["beat"], report)
-        if all(
-            row[0] != self.worker_id for row in rows
-        ):  # another worker took this one for dead, and has released its leases
+        report = heartbeats.Report(self.worker_id, len(self.in_flight), processes, places, self.finished, self.failed)
+        rows = await heartbeats.report(report)
+        if all(id != self.worker_id for id, *_ in rows):  # another worker has released its leases
             log.warning(
                 "the Worker row was deleted: another worker took this one for dead; restarting",
                 extra={"worker": self.worker_id},
@@ -255,7 +254,7 @@ class Drain:
         self._beat_at, self._beating_since = now, min(self._beating_since, now)
         if now - self._beating_since > SILENT_AFTER.total_seconds() and not all(alive for *_, alive in rows):
             async with database.own_connection():
-                await reap()
+                await heartbeats.reap()
 
     def _look_at(self, workers: Sequence[Row]) -> None:
         """Learn which pools have living workers, and whether this worker is asked to stop."""
@@ -291,10 +290,12 @@ class Drain:
         self._wake.set()
 
 
-async def _wait(event: asyncio.Event, *, within: float) -> None:
+async def _wait(event: asyncio.Event, *, within: float) -> bool:
+    """Whether the event came within the time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
-            await event.wait()
+            return await event.wait()
+    return False
 
 
 async def run_until_idle(work: Work, *, worker_id: int = 1, limit: int = 400) -> list[bool]:
@@ -324,13 +325,3 @@ async def forever(work: Callable[[], Awaitable[None]]) -> None:
             else:
                 log.warning("background work interrupted", extra={"work": name, "error": repr(error)})
             await asyncio.sleep(HEARTBEAT)
-
-
-async def reap() -> None:
-    """Release the leases of dead workers in all work tables, and delete their Worker rows."""
-    silent = [worker.id async for worker in Worker.async_objects.all().silent()]
-    if silent:
-        for table in TABLES.values():
-            await table.release(silent)
-        await Worker.async_objects.filter(id__in=silent).adelete()
-        log.warning("workers without heartbeat: their leases were released", extra={"workers": silent})

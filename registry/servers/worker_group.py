@@ -10,7 +10,7 @@ from registry.servers.child import Keeper, Part
 
 log = logging.getLogger(__name__)
 
-SCALE_EVERY = 1.0  # seconds between two checks of how many workers are wanted
+SCALE_EVERY = 2.0  # seconds between two checks of how many workers are wanted
 SCALE_LIMIT = 5.0  # seconds for the answer
 SHRINK_AFTER = 10.0  # seconds that fewer workers must be wanted before one is stopped: starting one costs a second
 

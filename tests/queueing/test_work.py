@@ -350,7 +350,7 @@ async def test_depth_counts_due_leased_and_scheduled_rows(tenant, processor, cla
 
 async def test_a_worker_declared_dead_loses_its_leases(tenant, processor, claimers):
     from queueing.models import Worker
-    from queueing.work.drain import reap
+    from queueing.work.heartbeats import reap
 
     [(_, first), (two, second), *_] = claimers
     dead = await Worker.async_objects.acreate(queue="payments", hostname="gone", pid=1)

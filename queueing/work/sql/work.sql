@@ -100,12 +100,14 @@ SELECT queue, hostname, count(*) FILTER (WHERE heartbeat_at >= now() - make_inte
 FROM queueing_worker GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 1000;
 
 -- name: beat
--- A worker reports, and reads all workers: their pools, whether they are asked to stop, whether they report in time. A worker that is
--- not among them was deleted.
+-- Workers of one process report, and read all workers: their pools, whether they are asked to stop, whether they report in time. A worker
+-- that is not among them was deleted.
 WITH beaten AS (
-    UPDATE queueing_worker SET heartbeat_at = statement_timestamp(), in_flight = %(in_flight)s, processes = %(processes)s,
-        places = %(places)s, finished = %(finished)s, failed = %(failed)s
-    WHERE id = %(worker)s
+    UPDATE queueing_worker w SET heartbeat_at = statement_timestamp(), in_flight = b.in_flight, processes = b.processes,
+        places = b.places, finished = b.finished, failed = b.failed
+    FROM unnest(%(worker)b::bigint[], %(in_flight)b::bigint[], %(processes)b::bigint[], %(places)b::bigint[], %(finished)b::bigint[],
+        %(failed)b::bigint[]) AS b (id, in_flight, processes, places, finished, failed)
+    WHERE w.id = b.id
 )
 SELECT id, pool, takes, stop_requested, heartbeat_at >= statement_timestamp() - make_interval(secs => %(silent)s)
 FROM queueing_worker;
