@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION queueing_push(
     tenants bigint[], partitions bigint[], slots bigint[], ids uuid[], transactions text[], payloads bytea[], keys text[],
     traces uuid[], producers text[], counted boolean
 ) RETURNS TABLE (item bigint, original uuid, reason text) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     moment timestamptz;
     lasts bigint[];  -- number of each partition's latest message; -1 where there is no such partition
@@ -92,7 +92,7 @@ END $$;
 -- Where a push holds the lock (SKIP LOCKED), the consumer stays due, and the next pop reschedules it again.
 CREATE OR REPLACE FUNCTION queueing_rest(tenants bigint[], partitions bigint[], groups bigint[])
 RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held bigint[];
     resting bigint[];
@@ -156,7 +156,7 @@ END $$;
 CREATE OR REPLACE FUNCTION queueing_complete(
     tenants bigint[], partitions bigint[], names text[], leases uuid[], owners bigint[], transactions text[]
 ) RETURNS TABLE (item bigint, key bigint, reason text) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     moment timestamptz := clock_timestamp();
     groups bigint[];  -- of each key; -1 where its lease is not live
@@ -263,7 +263,7 @@ CREATE OR REPLACE FUNCTION queueing_claim(
     kills boolean, tries int, seq bigint, id uuid, transaction_id varchar, trace_id uuid, payload bytea, key_id varchar,
     producer varchar, created_at timestamptz
 ) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
