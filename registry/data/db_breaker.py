@@ -50,6 +50,8 @@ class DatabaseBreaker:
         self.away = False
         self.read_only = False
         self.reason = AWAY  # why it is unavailable
+        self._waits: dict[asyncio.Future[None], int] = {}  # callers that wait, and after how many steps they look
+        self._step: asyncio.TimerHandle | None = None
         self._probing: asyncio.Task[bool] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._pool_probe: asyncio.Task[ProbeResult] | None = None  # the last probe on a connection of the pool
@@ -67,7 +69,7 @@ class DatabaseBreaker:
             raise Unavailable(self.reason)
         if self.read_only and writes:
             raise Unavailable(Fault.READ_ONLY.value)
-        task = asyncio.ensure_future(work())
+        task = _started(work())
         try:
             await self._wait(task, patient=patient)
         finally:
@@ -77,16 +79,48 @@ class DatabaseBreaker:
 
     async def _wait(self, task: asyncio.Future, *, patient: bool) -> None:
         limit = SUSPECT
-        while not await _done(task, within=limit):
+        while not await self._done(task, within=limit):
             if not await self.is_available() and not task.done():
                 raise Unavailable(self.reason)
             if patient:
                 limit = SLOW
-            elif await _done(task, within=PATIENCE - SUSPECT):
+            elif await self._done(task, within=PATIENCE - SUSPECT):
                 return
             else:
                 faults.warn(log, Fault.SLOW.value)
                 raise Unavailable(Fault.SLOW.value)
+
+    async def _done(self, task: asyncio.Future, *, within: float) -> bool:
+        """Whether the task ends within the limit. Time is counted in steps, so that delays of a busy loop do not count.
+
+        All callers share one timer: one for each, with each step, costs a request more than its statement's parameters.
+        """
+        if task.done():
+            return True
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: asyncio.Future) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        self._waits[ended] = round(within / STEP) + 1  # the step that runs now does not count
+        if self._step is None:
+            self._step = loop.call_later(STEP, self._count_step)
+        task.add_done_callback(wake)
+        try:
+            await ended
+        finally:
+            task.remove_done_callback(wake)
+            self._waits.pop(ended, None)
+        return task.done()
+
+    def _count_step(self) -> None:
+        for waiting, left in list(self._waits.items()):
+            self._waits[waiting] = left - 1
+            if left <= 1 and not waiting.done():
+                waiting.set_result(None)
+        self._step = asyncio.get_running_loop().call_later(STEP, self._count_step) if self._waits else None
 
     # -- Probes -------------------------------------------------------------------------------------------
 
@@ -136,7 +170,7 @@ class DatabaseBreaker:
         else:
             probe = self._pool_probe = background(_probe_pool())
         either = _first({task for task in (probe, pending) if task})
-        if await _done(either, within=PROBE_LIMIT):
+        if await self._done(either, within=PROBE_LIMIT):
             return either.result()
         if probe is not self._pool_probe:
             probe.cancel()
@@ -201,6 +235,8 @@ class DatabaseBreaker:
         return False
 
     async def close(self) -> None:
+        if self._step:
+            self._step.cancel()
         _shut("")
         if self.away or self.read_only:  # what this loop saw: no later probe of it would say that the server is back
             for how in ("away", "read_only"):
@@ -218,13 +254,11 @@ def _shut(why: str) -> None:
         pool.shut = why
 
 
-async def _done(task: asyncio.Future, *, within: float) -> bool:
-    """Whether the task ends within the limit. Time is counted in steps, so that delays of a busy loop do not count."""
-    for _ in range(round(within / STEP)):
-        await asyncio.wait({task}, timeout=STEP)
-        if task.done():
-            return True
-    return False
+def _started[T](work: Awaitable[T]) -> asyncio.Future[T]:
+    """A task for `work` that runs up to its first wait at once, instead of in the loop's next turn."""
+    if asyncio.iscoroutine(work):
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.ensure_future(work)
 
 
 def _first(probes: set[asyncio.Task[ProbeResult]]) -> asyncio.Future[ProbeResult]:
