@@ -98,13 +98,13 @@ def read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S 
 
 def check_name(what: str, name: str) -> str:
     """`name`, checked as the name of a queue, partition, group or transaction. Raises BadRequest (400)."""
+    if 0 < len(name) <= NAME_LENGTH and "\0" not in name:
+        return name
     if not name:
         raise BadRequest(f"{what} must not be empty")
     if len(name) > NAME_LENGTH:
         raise BadRequest(f"{what} has {len(name)} characters; at most {NAME_LENGTH}")
-    if "\0" in name:
-        raise BadRequest(f"{what} contains the character NUL, which cannot be stored")
-    return name
+    raise BadRequest(f"{what} contains the character NUL, which cannot be stored")
 
 
 # -- Query parameters ------------------------------------------------------------------------------------

@@ -52,4 +52,4 @@ class IdSequence:
     def at(self, index: int) -> tuple[bytes, str]:
         """The id at an index, as 16 bytes and as text."""
         last = self._last + index
-        return self._bytes + last.to_bytes(6), f"{self._text}{last:012x}"
+        return self._bytes + last.to_bytes(6), self._text + f"{last:012x}"
