@@ -185,6 +185,7 @@ class LeanHandler(ASGIHandler):
         content: bytes = response.content  # type: ignore[attr-defined]  # only streams have none
         headers = [(name.encode("latin1"), value.encode("latin1")) for name, value in response.items()]
         headers += (b"x-request-id", rid), _NOSNIFF, (b"content-length", b"%d" % len(content))
+        headers += getattr(response, "fixed", ())  # headers of all responses of a route, which need no encoding
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
 
