@@ -21,6 +21,7 @@ from registry.data.batching import Batcher, Family
 from registry.data.loop import PerLoop, Tasks
 
 MAX_SLOTS = 200  # partitions per statement
+PER_SLOT = 5  # messages that count as a partition, so that a statement claims a thousand at most, unless one request asks for more
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -161,7 +162,7 @@ def _parameters(requests: Sequence[Claim]) -> dict[str, Any]:
 
 
 def _batcher() -> Batcher[Claim, list[ClaimedRow] | Exception]:
-    return Batcher(write_batch, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
+    return Batcher(write_batch, max_rows=MAX_SLOTS, weigh=lambda claim: max(claim.partitions, claim.size // PER_SLOT))
 
 
 _batchers: PerLoop[Family[Claim, list[ClaimedRow] | Exception]] = PerLoop(lambda: Family(_batcher), close=Family.finish)
