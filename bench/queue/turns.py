@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import median
 
 LOADS = tuple(f"{kind}-{batch}" for kind in ("push", "half", "pop") for batch in (1, 10, 100))
-SECONDS = 4.0  # of a push
-HALF_SECONDS = 8.0
+CONNECTIONS = 50
+WARM_UP = 2.0  # seconds
+SECONDS, HALF_SECONDS = 4.0, 8.0  # of a turn that pushes, as fast as it goes and at half of that rate
 BACKLOG = {1: 4_000, 10: 30_000, 100: 150_000}  # messages that are read in a turn
 PRODUCERS = 100  # numbers of producers of a turn
 HERE = Path(__file__).resolve()
@@ -54,15 +55,14 @@ def compare(load: str, pairs: int, sides: dict) -> None:
         for figure in ("rate", "web", "postgres", "service", "p50", "p99"):
             if said["old"][figure]:
                 ratios.setdefault(figure, []).append(said["new"][figure] / said["old"][figure])
-        print(f"{load} {number + 1}  " + "   ".join(f"{name}: {text(said[name])}" for name in ("old", "new")), flush=True)
-    print(f"{load}  new against old: " + ", ".join(f"{k} {median(v):.2f} ({min(v):.2f}–{max(v):.2f})" for k, v in ratios.items()))
-    sys.stdout.flush()
+        print(f"{load} {number + 1}  old: {text(said['old'])}   new: {text(said['new'])}", flush=True)
+    medians = (f"{name} {median(all):.2f} ({min(all):.2f} to {max(all):.2f})" for name, all in ratios.items())
+    print(f"{load}  new against old, medians of {pairs} pairs: {', '.join(medians)}", flush=True)
 
 
 def text(one: dict[str, float]) -> str:
-    return (
-        "{rate:,.0f}/s, web {web:.1f} + PostgreSQL {postgres:.1f} µs, p50 {p50:.1f} p99 {p99:.1f} worst {worst:.0f} ms".format_map(one)
-    )
+    cost = "{rate:,.0f}/s, web {web:.1f} + PostgreSQL {postgres:.1f} µs per message".format_map(one)
+    return cost + ", p50 {p50:.1f}, p99 {p99:.1f}, worst {worst:.0f} ms".format_map(one) * (one["p50"] > 0)
 
 
 def ask(side, load: str, rate: float = 0.0) -> dict[str, float]:
@@ -76,36 +76,42 @@ def ask(side, load: str, rate: float = 0.0) -> dict[str, float]:
 
 def be_side(name: str) -> None:
     from bench.place import place, web
-    from bench.queue.cost import counted
-    from bench.queue.load import Load, drive, prepare
 
     with place(f"queue_turns_{name}") as here, web(here) as process:
         print("ready", flush=True)
-        turn, prepared = 0, set()
-        for line in sys.stdin:
+        prepared: set[str] = set()
+        for turn, line in enumerate(sys.stdin, 1):
             load, rate = json.loads(line)
-            kind, _, batch = load.rpartition("-")
-            size = int(batch)
-            turn += 1
-            plan = Load(process.port, here.headers, f"turns-{'pop' if kind == 'pop' else 'push'}-{size}", size, first=turn % 90 * PRODUCERS)
-            if plan.queue not in prepared:
-                prepared.add(plan.queue)
-                prepare(replace(plan, read=2) if kind == "pop" else plan)
-                if kind != "pop":
-                    drive(replace(plan, first=9_700, push=50, seconds=2.0))
-            if kind == "pop":
-                per_push = min(100, BACKLOG[size] // 100)
-                pushed = drive(replace(plan, batch=per_push, push=10, messages=BACKLOG[size])).pushed
-                with counted(here, process) as cost:
-                    report = drive(replace(plan, read=50, wanted=pushed))
-                done, speed = report.delivered, report.read_rate
-            else:
-                with counted(here, process) as cost:
-                    report = drive(replace(plan, push=50, seconds=HALF_SECONDS if rate else SECONDS, rate=rate))
-                done, speed = report.pushed, report.push_rate
+            said = turned(here, process, load, rate, PRODUCERS * (turn % 90), prepared)
             process.check()
-            each = {which: 1e6 * getattr(cost, which) / done for which in ("web", "postgres", "service")}
-            print(json.dumps({**each, "rate": speed, "p50": report.p50, "p99": report.p99, "worst": report.worst, "client": 1e6 * report.cpu / done}), flush=True)
+            print(json.dumps(said), flush=True)
+
+
+def turned(here, process, load: str, rate: float, first: int, prepared: set[str]) -> dict[str, float]:
+    """Rate, latency and processor time per message of one turn."""
+    from bench.queue.cost import counted
+    from bench.queue.load import Load, drive, prepare
+
+    kind, batch = load.partition("-")[0], int(load.rpartition("-")[2])
+    queue = f"turns-{'pop' if kind == 'pop' else 'push'}-{batch}"
+    plan = Load(process.port, here.headers, queue, batch, first=first)
+    if queue not in prepared:
+        prepared.add(queue)
+        prepare(replace(plan, read=2) if kind == "pop" else plan)
+        if kind != "pop":
+            drive(replace(plan, first=PRODUCERS * 95, push=CONNECTIONS, seconds=WARM_UP))
+    if kind == "pop":
+        per_push = min(100, BACKLOG[batch] // 100)
+        pushed = drive(replace(plan, batch=per_push, push=10, messages=BACKLOG[batch])).pushed
+        plan = replace(plan, read=CONNECTIONS, wanted=pushed)
+    else:
+        plan = replace(plan, push=CONNECTIONS, seconds=HALF_SECONDS if rate else SECONDS, rate=rate)
+    with counted(here, process) as cost:
+        report = drive(plan)
+    done = report.pushed or report.delivered
+    each = {which: 1e6 * getattr(cost, which) / done for which in ("web", "postgres", "service")}
+    times = {"p50": report.p50, "p99": report.p99, "worst": report.worst}
+    return {**each, **times, "rate": report.push_rate or report.read_rate}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,12 @@ from queueing.broker.ack_request import COMPLETED, DEAD, FAILED, RETRY, Ack, Ack
 from registry.data import database
 from registry.errors import Unavailable
 
-_COUNTED = {COMPLETED: "completed", FAILED: "failed", RETRY: "failed", DEAD: "failed"}  # of an ack that made no dead letter
+_COUNTED = {
+    COMPLETED: "completed",
+    FAILED: "failed",
+    RETRY: "failed",
+    DEAD: "failed",
+}  # of an ack that made no dead letter
 
 
 async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:

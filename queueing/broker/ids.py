@@ -44,7 +44,13 @@ class IdSequence:
 
     def __init__(self) -> None:
         # Not from os.urandom, as `new_id`: these ids are no secrets, and a call of the system per push is dear.
-        first = time.time_ns() // 1_000_000 << 32 | 7 << 28 | random.getrandbits(12) << 16 | 2 << 14 | random.getrandbits(14)
+        first = (
+            time.time_ns() // 1_000_000 << 32
+            | 7 << 28
+            | random.getrandbits(12) << 16
+            | 2 << 14
+            | random.getrandbits(14)
+        )
         text = f"{first:020x}"
         self._text, self._bytes = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:]}-", first.to_bytes(10)
         self._last = random.getrandbits(47)  # of 48 bits, with room to count

@@ -82,7 +82,7 @@ class LeanRequest(ASGIRequest):
         return getattr(self, name)
 
     @cached_property
-    def GET(self) -> QueryDict:
+    def GET(self) -> QueryDict:  # type: ignore[override]
         return QueryDict(self.scope.get("query_string", b"").decode())
 
 
@@ -165,7 +165,9 @@ class LeanHandler(ASGIHandler):
         limit = match.func.max_body
         if scope["method"] == "OPTIONS":  # a browser's preflight has neither a key nor a body
             limit = min(limit, settings.MAX_BODY)
-        elif limit > settings.MAX_BODY and _may_be_large(scope):  # an unauthorized caller must not make us hold a large body
+        elif limit > settings.MAX_BODY and _may_be_large(
+            scope
+        ):  # an unauthorized caller must not make us hold a large body
             await match.func.admit(scope)
         body = await read_body(scope, receive, limit)
         return await match.func(LeanRequest(scope, body, match, receive), *match.args, **match.kwargs)

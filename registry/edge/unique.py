@@ -11,7 +11,8 @@ EMPTY: Final = (
     UUID(int=0),
     UUID(int=2**128 - 1),
 )  # the nil and the max UUID (RFC 9562): placeholders for a missing id
-_OF_EMPTY: Final = "0fF-{}urnid: \t\n\r_"  # characters of which texts of these UUIDs consist
+# Characters of which texts of these UUIDs consist, with all that int() and UUID() read over.
+_OF_EMPTY: Final = "0fF-{}urnid:_+xX \t\n\r\v\f\x1c\x1d\x1e\x1f"
 # Texts that programs write for a missing value.
 _NO_VALUE: Final = frozenset(("null", "undefined", "none", "nil", "nan", "[object object]"))
 _LONGEST: Final = max(map(len, _NO_VALUE))
