@@ -82,12 +82,12 @@ def traces(rate: float | None) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def side(name: str, checkout: Path, **more: str) -> Iterator[subprocess.Popen]:
+def side(name: str, checkout: Path, *, script: Path = HERE, **more: str) -> Iterator[subprocess.Popen]:
     """A process that runs `checkout`, loads it at each line that it reads, and writes what that cost."""
     from bench.place import DATA
 
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "REGISTRY_DATA": str(DATA.parent)} | more
-    command = [sys.executable, "-P", str(HERE), "--side", name]  # -P: bench/queue would hide Python's own module
+    command = [sys.executable, "-P", str(script), "--side", name]  # -P: bench/queue would hide Python's own module
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=checkout, env=environment, **pipes) as running:  # type: ignore[call-overload]
         try:

@@ -19,7 +19,7 @@ from payments.api import socket_urls
 from payments.settle import inline
 from queueing import spill
 from queueing.jobs import urls as jobs
-from registry.data import identity, loop_watch
+from registry.data import garbage, identity, loop_watch
 from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
 from registry.edge.handler import LeanHandler
@@ -55,8 +55,9 @@ async def lifespan(receive, send) -> None:
         await spill.start()
         await inline.start()
         evaluator.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
+        with garbage.calm():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
     finally:
         await end_loop()
     await send({"type": "lifespan.shutdown.complete"})

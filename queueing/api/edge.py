@@ -17,10 +17,10 @@ from registry.edge.parameters import Parameter, Parameters
 from registry.errors import Invalid, Problem
 from registry.tenants import access
 
-SHARED = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "*",
-}  # of every response
+SHARED = (  # of every response
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"*"),
+)
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
     "Access-Control-Max-Age": "86400",
@@ -41,7 +41,8 @@ def queue_problem(error: Problem) -> HttpResponse:
 
 def _shared(response: HttpResponse, more: dict[str, str] | None = None) -> HttpResponse:
     """`response` with CORS headers: pages of any site may read it. Cookies do not count here, so they need a key."""
-    for name, value in (SHARED | (more or {})).items():
+    response.fixed = SHARED  # type: ignore[attr-defined]
+    for name, value in (more or {}).items():
         response[name] = value
     return response
 
@@ -98,13 +99,13 @@ def read[S](request: HttpRequest, decoder: msgspec.json.Decoder[S], *, empty: S 
 
 def check_name(what: str, name: str) -> str:
     """`name`, checked as the name of a queue, partition, group or transaction. Raises BadRequest (400)."""
+    if 0 < len(name) <= NAME_LENGTH and "\0" not in name:
+        return name
     if not name:
         raise BadRequest(f"{what} must not be empty")
     if len(name) > NAME_LENGTH:
         raise BadRequest(f"{what} has {len(name)} characters; at most {NAME_LENGTH}")
-    if "\0" in name:
-        raise BadRequest(f"{what} contains the character NUL, which cannot be stored")
-    return name
+    raise BadRequest(f"{what} contains the character NUL, which cannot be stored")
 
 
 # -- Query parameters ------------------------------------------------------------------------------------

@@ -4,13 +4,21 @@ A request whose acks are all `completed`, the usual case, shares one statement w
 request locks its consumers and decides what follows (ack_apply.py).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from queueing.broker import ack_apply, ack_completed, catalog, long_polls, traffic
-from queueing.broker.ack_request import COMPLETED, Ack, Acked, AckOutcome, CheckedAck, check
+from queueing.broker.ack_request import COMPLETED, DEAD, FAILED, RETRY, Ack, Acked, AckOutcome, CheckedAck, check
 from registry.data import database
 from registry.errors import Unavailable
+
+_COUNTED = {
+    COMPLETED: "completed",
+    FAILED: "failed",
+    RETRY: "failed",
+    DEAD: "failed",
+}  # of an ack that made no dead letter
 
 
 async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
@@ -22,8 +30,9 @@ async def ack(tenant_id: int, acks: Sequence[Ack]) -> list[Acked]:
         outcomes = await _apply(tenant_id, checked)
     for outcome in outcomes:
         results[outcome.index].set(outcome)
-    partitions = {one.index: one.partition for one in checked}
-    await name_and_wake(tenant_id, checked, results, {partitions[one.index] for one in outcomes if one.more})
+    more = {one.index for one in outcomes if one.more}
+    due = {one.partition for one in checked if one.index in more} if more else ()
+    await name_and_wake(tenant_id, checked, results, due)
     _count(tenant_id, checked, results)
     return results
 
@@ -38,16 +47,16 @@ async def _apply(tenant_id: int, checked: Sequence[CheckedAck]) -> list[AckOutco
 
 
 async def name_and_wake(
-    tenant_id: int, checked: Iterable[CheckedAck], results: Sequence[Acked], due: Iterable[int]
+    tenant_id: int, checked: Sequence[CheckedAck], results: Sequence[Acked], due: Iterable[int]
 ) -> None:
     """Fill in the names of queues and partitions, and wake the long polls of the partitions `due`, which have messages to read
     now or after the delay of a retry. The acks are committed, so without the database the names are left out."""
-    wanted = {one.index: one.partition for one in checked}
     with suppress(Unavailable):
-        named = await catalog.names_of(tenant_id, wanted.values())
-        for index, partition in wanted.items():
-            if names := named.get(partition):
-                results[index].queue_name, results[index].partition_name = names.queue, names.partition
+        named = await catalog.names_of(tenant_id, {one.consumer.partition for one in checked})
+        for one in checked:
+            if names := named.get(one.consumer.partition):
+                result = results[one.index]
+                result.queue_name, result.partition_name = names.queue, names.partition
         for partition in due:
             if names := named.get(partition):
                 long_polls.wake(names.queue_id)
@@ -55,12 +64,15 @@ async def name_and_wake(
 
 def _count(tenant_id: int, checked: Sequence[CheckedAck], results: Sequence[Acked]) -> None:
     """Add the successful acks to the queues' statistics."""
-    counts: dict[int, dict[str, int]] = {}
+    done: Counter[tuple[int, str]] = Counter()  # by partition and outcome
     for one in checked:
-        names = catalog.known_names(tenant_id, one.partition)
-        if names and results[one.index].success:
+        result = results[one.index]
+        if result.success:
+            done[one.consumer.partition, "buried" if result.dlq else _COUNTED[one.status]] += 1
+    counts: dict[int, dict[str, int]] = {}
+    for (partition, kind), count in done.items():
+        if names := catalog.known_names(tenant_id, partition):
             mine = counts.setdefault(names.queue_id, {"ack_requests": 1, "completed": 0, "failed": 0, "buried": 0})
-            kind = "buried" if results[one.index].dlq else "completed" if one.status == COMPLETED else "failed"
-            mine[kind] += 1
+            mine[kind] += count
     for queue_id, mine in counts.items():
         traffic.count(tenant_id, queue_id, **mine)

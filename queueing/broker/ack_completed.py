@@ -7,7 +7,7 @@ from uuid import UUID
 from queueing.broker.ack_request import AckOutcome, CheckedAck
 from queueing.broker.catalog import SQL
 from registry.data import database
-from registry.data.arrays import Bigints, Texts
+from registry.data.arrays import Bigints, Texts, Uuids
 from registry.data.batching import Batcher, Family
 from registry.data.loop import PerLoop
 
@@ -32,10 +32,10 @@ async def complete(tenant_id: int, acks: Sequence[CheckedAck]) -> list[AckOutcom
 async def write_batch(requests: Sequence[CompletedAcks]) -> list[list[AckOutcome]]:
     keys, owners = _number_consumers(requests)
     params = {
-        "tenants": [key[0] for key in keys],
-        "partitions": [key[1] for key in keys],
-        "names": [key[2] for key in keys],
-        "leases": [key[3] for key in keys],
+        "tenants": Bigints([key[0] for key in keys]),
+        "partitions": Bigints([key[1] for key in keys]),
+        "names": Texts([key[2] for key in keys]),
+        "leases": Uuids([key[3].bytes for key in keys]),
         "owners": Bigints(owners),
         "transactions": Texts([one.transaction_id for request in requests for one in request.acks]),
     }
@@ -64,9 +64,14 @@ def _number_consumers(requests: Sequence[CompletedAcks]) -> tuple[list[Key], lis
     The consumers' rows are locked in this order, as by everybody who locks several.
     """
     seen: dict[Key, int] = {}
-    owners = [
-        seen.setdefault((request.tenant_id, *one.consumer), len(seen)) for request in requests for one in request.acks
-    ]
+    owners: list[int] = []
+    for request in requests:
+        consumer = None
+        for one in request.acks:
+            if one.consumer is not consumer:
+                consumer = one.consumer
+                owner = seen.setdefault((request.tenant_id, *consumer), len(seen))
+            owners.append(owner)
     keys = sorted(seen)
     number = {seen[key]: place for place, key in enumerate(keys, 1)}
     return keys, [number[owner] for owner in owners]

@@ -1,6 +1,7 @@
 """Acknowledgements as data: what a reader reports about its messages, checked before any statement, and the results."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -27,21 +28,26 @@ class Ack(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class CheckedAck(msgspec.Struct, frozen=True):
-    """A well-formed ack; `index` is its place in the request."""
+class LeasedBy(NamedTuple):
+    """A leased consumer as its reader names it."""
 
-    index: int
     partition: int
     group: str
     lease: UUID
+
+
+class CheckedAck(msgspec.Struct, frozen=True):
+    """A well-formed ack; `index` is its place in the request. Acks of one consumer share the object that names it."""
+
+    index: int
+    consumer: LeasedBy
     transaction_id: str
     status: str
     error: str | None
 
     @property
-    def consumer(self) -> tuple[int, str, UUID]:
-        """The leased consumer that the ack is about."""
-        return self.partition, self.group, self.lease
+    def partition(self) -> int:
+        return self.consumer.partition
 
 
 class AckOutcome(msgspec.Struct, frozen=True):
@@ -73,23 +79,29 @@ class Acked(msgspec.Struct, rename="camel"):
 
 def check(tenant_id: int, acks: Sequence[Ack]) -> tuple[list[Acked], list[CheckedAck]]:
     """One answer per ack, with an error where the ack is malformed; and the well-formed acks."""
-    results = [Acked(index, one.transaction_id, success=False) for index, one in enumerate(acks)]
+    results = [Acked(index, one.transaction_id, False) for index, one in enumerate(acks)]
     checked = []
-    numbers: dict[str, int | None] = {}
-    leases: dict[str, UUID | None] = {}
+    consumers: dict[tuple[str, str, str], LeasedBy | str] = {}
     for index, one in enumerate(acks):
-        if one.partition_id not in numbers:
-            numbers[one.partition_id] = partition_number(tenant_id, one.partition_id)
-        if one.lease_id not in leases:
-            leases[one.lease_id] = parse_lease(one.lease_id)
-        partition, lease = numbers[one.partition_id], leases[one.lease_id]
-        if one.status not in STATUSES:
+        key = (one.partition_id, one.lease_id, one.group)
+        consumer = consumers.get(key)
+        if consumer is None:
+            consumer = consumers[key] = _consumer(tenant_id, *key)
+        status = STATUSES.get(one.status)
+        if status is None:
             results[index].error = f"status wants one of {', '.join(STATUSES)}"
-        elif partition is None:
-            results[index].error = NOT_FOUND
-        elif lease is None:
-            results[index].error = NO_LEASE if one.lease_id else "leaseId is required: an ack is fenced by its lease"
+        elif isinstance(consumer, str):
+            results[index].error = consumer
         else:
-            status = STATUSES[one.status]
-            checked.append(CheckedAck(index, partition, one.group, lease, one.transaction_id, status, one.error))
+            checked.append(CheckedAck(index, consumer, one.transaction_id, status, one.error))
     return results, checked
+
+
+def _consumer(tenant_id: int, partition_id: str, lease_id: str, group: str) -> LeasedBy | str:
+    """The consumer, or the error of acks that name none."""
+    partition, lease = partition_number(tenant_id, partition_id), parse_lease(lease_id)
+    if partition is None:
+        return NOT_FOUND
+    if lease is None:
+        return NO_LEASE if lease_id else "leaseId is required: an ack is fenced by its lease"
+    return LeasedBy(partition, group, lease)

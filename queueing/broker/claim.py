@@ -16,10 +16,12 @@ from queueing.broker import leases, long_polls
 from queueing.broker.catalog import SQL
 from queueing.broker.sources import Source
 from registry.data import database
+from registry.data.arrays import Bigints, Uuids, unless_empty
 from registry.data.batching import Batcher, Family
 from registry.data.loop import PerLoop, Tasks
 
 MAX_SLOTS = 200  # partitions per statement
+PER_SLOT = 5  # messages that count as a partition, so that a statement claims a thousand at most, unless one request asks for more
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -143,23 +145,24 @@ def _parameters(requests: Sequence[Claim]) -> dict[str, Any]:
             counts[source_set] += 1
             slots.append((source_set, counts[source_set], number, request.size, request.lease))
     sources = [(number, source) for key, number in sets.items() for source in key]
+    leases = [slot[4] for slot in slots]
     return {
-        "source_sets": [number for number, _ in sources],
-        "tenants": [source.tenant_id for _, source in sources],
-        "groups": [source.group_id for _, source in sources],
-        "partitions": [source.partition for _, source in sources],
-        "priorities": [source.priority for _, source in sources],
-        "counts": [counts[number] for number, _ in sources],
-        "slot_sets": [slot[0] for slot in slots],
-        "places": [slot[1] for slot in slots],
-        "requests": [slot[2] for slot in slots],
-        "sizes": [slot[3] for slot in slots],
-        "leases": [slot[4] for slot in slots],
+        "source_sets": Bigints([number for number, _ in sources]),
+        "tenants": Bigints([source.tenant_id for _, source in sources]),
+        "groups": Bigints([source.group_id for _, source in sources]),
+        "partitions": unless_empty([source.partition for _, source in sources]),
+        "priorities": Bigints([source.priority for _, source in sources]),
+        "counts": Bigints([counts[number] for number, _ in sources]),
+        "slot_sets": Bigints([slot[0] for slot in slots]),
+        "places": Bigints([slot[1] for slot in slots]),
+        "requests": Bigints([slot[2] for slot in slots]),
+        "sizes": Bigints([slot[3] for slot in slots]),
+        "leases": leases if None in leases else Uuids([lease.bytes for lease in leases if lease]),
     }
 
 
 def _batcher() -> Batcher[Claim, list[ClaimedRow] | Exception]:
-    return Batcher(write_batch, max_rows=MAX_SLOTS, weigh=lambda claim: claim.partitions)
+    return Batcher(write_batch, max_rows=MAX_SLOTS, weigh=lambda claim: max(claim.partitions, claim.size // PER_SLOT))
 
 
 _batchers: PerLoop[Family[Claim, list[ClaimedRow] | Exception]] = PerLoop(lambda: Family(_batcher), close=Family.finish)

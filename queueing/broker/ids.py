@@ -1,6 +1,7 @@
 """Public ids: partitions as UUIDs of version 8 that contain tenant and number, messages and leases as UUIDs of version 7."""
 
 import os
+import random
 import time
 from functools import lru_cache
 from uuid import UUID
@@ -31,10 +32,8 @@ def partition_number(tenant_id: int, public_id: str) -> int | None:
 
 def new_id() -> UUID:
     """A UUID of version 7, ordered by time to the millisecond."""
-    random = int.from_bytes(os.urandom(10))
-    value = (
-        (time.time_ns() // 1_000_000) << 80 | (7 << 76) | (random >> 68) << 64 | (2 << 62) | random & ((1 << 62) - 1)
-    )
+    bits = int.from_bytes(os.urandom(10))
+    value = (time.time_ns() // 1_000_000) << 80 | (7 << 76) | (bits >> 68) << 64 | (2 << 62) | bits & ((1 << 62) - 1)
     return UUID(int=value)
 
 
@@ -44,11 +43,19 @@ class IdSequence:
     __slots__ = ("_bytes", "_last", "_text")
 
     def __init__(self) -> None:
-        first = new_id()
-        self._text, self._bytes = str(first)[:24], first.bytes[:10]
-        self._last = int.from_bytes(first.bytes[10:]) >> 1  # the last 48 bits, with room to count
+        # Not from os.urandom, as `new_id`: these ids are no secrets, and a call of the system per push is dear.
+        first = (
+            time.time_ns() // 1_000_000 << 32
+            | 7 << 28
+            | random.getrandbits(12) << 16
+            | 2 << 14
+            | random.getrandbits(14)
+        )
+        text = f"{first:020x}"
+        self._text, self._bytes = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:]}-", first.to_bytes(10)
+        self._last = random.getrandbits(47)  # of 48 bits, with room to count
 
     def at(self, index: int) -> tuple[bytes, str]:
         """The id at an index, as 16 bytes and as text."""
         last = self._last + index
-        return self._bytes + last.to_bytes(6), f"{self._text}{last:012x}"
+        return self._bytes + last.to_bytes(6), self._text + f"{last:012x}"

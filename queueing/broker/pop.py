@@ -77,9 +77,16 @@ async def _claim_messages(claim: Claim, group: str) -> Popped | None:
 
 
 async def _deliver(claim: Claim, group: str, rows: Sequence[ClaimedRow]) -> Popped | None:
+    if claim.lease is None or any(row.poison or row.seq is None for row in rows):
+        rows = await _readable(claim, rows)
+    messages = await decrypted(claim, rows)
+    return popped(claim, group, messages) if messages else None
+
+
+async def _readable(claim: Claim, rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
+    """The rows that are messages to deliver. Poison becomes dead letters; partitions that are not leased are rescheduled."""
     if dead := [row for row in rows if row.poison and row.seq is not None]:
         await poison.dead_letter_poison(dead, claim.lease)
     unleased = [row for row in rows if row.seq is None or row.poison or claim.lease is None]
     await consumers.reschedule([(row.tenant_id, row.partition_id, row.group_id) for row in unleased])
-    messages = await decrypted(claim, [row for row in rows if row.seq is not None and not row.poison])
-    return popped(claim, group, messages) if messages else None
+    return [row for row in rows if row.seq is not None and not row.poison]

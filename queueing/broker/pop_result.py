@@ -35,11 +35,13 @@ class Popped(msgspec.Struct, frozen=True):
     messages: list[Message] = []
 
 
-async def decrypted(claim: Claim, rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
+async def decrypted(claim: Claim, rows: Sequence[ClaimedRow]) -> Sequence[ClaimedRow]:
     """Rows with their payloads decrypted. Raises Undecipherable where none of them can be.
 
     A payload that cannot be decrypted postpones its partition and does not affect others.
     """
+    if all(row.key_id is None for row in rows):
+        return rows
     queues = {source.queue.id: source.queue.name for source in claim.sources}
     plain: list[ClaimedRow] = []
     bad: list[tuple[ClaimedRow, crypto.Undecipherable]] = []

@@ -1,5 +1,6 @@
 """Push messages: many requests share one commit. Each message gets its own result, in the order of its request."""
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -67,11 +68,10 @@ async def _try(
     else:
         rejected = await push_write.write_grouped(tenant_id, rows)
     again = _fill(results, messages, indexes, rows, rejected)
-    queued = [messages[n].queue for n in indexes if (result := results[n]) is not None and result.status == "queued"]
-    for queue in {queues[name].id: queues[name] for name in queued}.values():
-        count = sum(queues[name].id == queue.id for name in queued) if len(queues) > 1 else len(queued)
-        traffic.count(tenant_id, queue.id, push_requests=1, pushed=count)
-        long_polls.wake(queue.id, count)
+    pushed = (messages[place] for place in indexes if (one := results[place]) is not None and one.status == "queued")
+    for id, count in Counter(queues[message.queue].id for message in pushed).items():
+        traffic.count(tenant_id, id, push_requests=1, pushed=count)
+        long_polls.wake(id, count)
     for index in again:
         catalog.forget_partition(tenant_id, queues[messages[index].queue], messages[index].partition)
     return again

@@ -1,6 +1,6 @@
 """Rows of a push: checked messages with their partitions found or created, ids given and payloads encrypted, by column."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -91,22 +91,27 @@ async def build(
 
     `fresh`: do not use cached queues and partitions. Raises Unavailable (503), crypto.NoKey (500).
     """
-    queues, numbers = await _find_partitions(tenant_id, messages, indexes, fresh=fresh)
+    mine = [messages[index] for index in indexes]
+    queues, numbers = await _find_partitions(tenant_id, {(one.queue, one.partition) for one in mine}, fresh=fresh)
     rows = PushRows()
     ids = IdSequence()
-    for place, index in enumerate(indexes):
-        message = messages[index]
+    slots = {place: rows.slot(tenant_id, number) for place, number in numbers.items()}
+    rows.slots = [slots[one.queue, one.partition] for one in mine]
+    for place, message in enumerate(mine):
         id, id_text = ids.at(place)
-        transaction_id = message.transaction_id or id_text
-        payload, key_id = _payload(tenant_id, message, transaction_id, encrypt=queues[message.queue].encrypted)
-        rows.slots.append(rows.slot(tenant_id, numbers[message.queue, message.partition]))
         rows.ids.append(id)
         rows.id_texts.append(id_text)
-        rows.transactions.append(transaction_id)
-        rows.payloads.append(payload)
-        rows.keys.append(key_id)
-        rows.traces.append(message.trace_id)
-    rows.producers = [producer or None] * len(indexes)
+        rows.transactions.append(message.transaction_id or id_text)
+    if any(queue.encrypted for queue in queues.values()) or any(one.key_id is not None for one in mine):
+        for message, transaction_id in zip(mine, rows.transactions, strict=True):
+            payload, key_id = _payload(tenant_id, message, transaction_id, encrypt=queues[message.queue].encrypted)
+            rows.payloads.append(payload)
+            rows.keys.append(key_id)
+    else:
+        rows.payloads = [one.payload for one in mine]
+        rows.keys = [None] * len(mine)
+    rows.traces = [one.trace_id for one in mine]
+    rows.producers = [producer or None] * len(mine)
     return rows, queues
 
 
@@ -123,15 +128,12 @@ def _payload(tenant_id: int, message: NewMessage, transaction_id: str, *, encryp
 
 
 async def _find_partitions(
-    tenant_id: int, messages: Sequence[NewMessage], indexes: Sequence[int], *, fresh: bool
+    tenant_id: int, places: Set[tuple[str, str]], *, fresh: bool
 ) -> tuple[dict[str, QueueSettings], dict[tuple[str, str], int]]:
+    """The queues of these (queue, partition) pairs by name, and the partitions' numbers by pair."""
     names: dict[str, set[str]] = {}
-    for index in indexes:
-        message = messages[index]
-        known = names.get(message.queue)
-        if known is None:
-            known = names[message.queue] = set()
-        known.add(message.partition)
+    for name, partition in places:
+        names.setdefault(name, set()).add(partition)
     queues: dict[str, QueueSettings] = {}
     numbers: dict[tuple[str, str], int] = {}
     for name, partitions in names.items():

@@ -8,6 +8,9 @@ from queueing.broker import catalog
 from queueing.broker.catalog import SQL, GroupSubscription, QueueSettings
 from queueing.models.broker import QUEUE_MODE
 from registry.data import database
+from registry.data.arrays import Bigints
+from registry.data.batching import Batcher, Family
+from registry.data.loop import PerLoop
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +65,32 @@ async def _queues(tenant_id: int, target: Target, *, create: bool) -> list[Queue
 
 
 async def exist(tenant_id: int, target: Target, sources: Sequence[Source]) -> bool:
-    """Whether all groups of these sources still exist. If not, the cached ones are forgotten."""
-    groups = [source.group_id for source in sources]
-    rows = await database.fetch(SQL["count_groups"], {"tenant": tenant_id, "groups": groups})
-    if rows[0][0] == len(groups):
+    """Whether all groups of these sources still exist. If not, the cached ones are forgotten.
+
+    Pops that found nothing in the same claim share one query.
+    """
+    there = await _existing.get().of(tenant_id).submit(_Groups(tenant_id, {source.group_id for source in sources}))
+    if there:
         return True
     forget(tenant_id, target, sources)
     return False
+
+
+class _Groups(msgspec.Struct, frozen=True):
+    """Groups of one pop."""
+
+    tenant_id: int
+    ids: set[int]
+
+
+async def _exist(requests: Sequence[_Groups]) -> list[bool]:
+    ids = sorted(set().union(*(request.ids for request in requests)))
+    rows = await database.fetch(SQL["existing_groups"], {"tenant": requests[0].tenant_id, "groups": Bigints(ids)})
+    there = {id for (id,) in rows}
+    return [request.ids <= there for request in requests]
+
+
+_existing: PerLoop[Family[_Groups, bool]] = PerLoop(lambda: Family(lambda: Batcher(_exist)), close=Family.finish)
 
 
 def forget(tenant_id: int, target: Target, sources: Sequence[Source]) -> None:

@@ -1,7 +1,6 @@
 """Entry points of RQ jobs: a drain, a chore, and all chores without Redis. Apps register their kinds of work by queue name."""
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -16,13 +15,12 @@ from queueing import spill
 from queueing.work import chore_runs
 from queueing.work.drain import Drain, forever
 from queueing.work.work import Work
-from registry.data import chores, database, faults, loop_watch
+from registry.data import chores, database, faults, garbage, loop_watch
 from registry.data.loop import end_loop
 from registry.tenants import sampling
 
 log = logging.getLogger(__name__)
 
-GARBAGE = 10_000  # objects until the garbage collector looks at the new ones; more than the rows in flight have
 DRAIN_SECONDS = 900  # of one RQ job, on average; a new process from time to time frees memory and connections
 DRAIN_TIMEOUT = DRAIN_SECONDS * 2  # seconds until RQ kills a drain that hangs
 CHORE_TIMEOUT = 600  # seconds for one chore
@@ -43,15 +41,8 @@ def register[Kind: Callable[[], Work]](queue: str) -> Callable[[Kind], Kind]:
 
 def drain(*queues: str, pool: str = "", takes: Sequence[str] = (), pool_size: str = "") -> None:
     """RQ entry point: drain `queues` in parallel until SIGTERM. It closes everything that it opens."""
-    thresholds = gc.get_threshold()
-    gc.freeze()  # what was imported is never garbage: a collection that looks through it takes 0.2 s
-    gc.set_threshold(GARBAGE)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_drain(queues, pool, takes, pool_size))
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
+    with garbage.calm(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_drain(queues, pool, takes, pool_size))
 
 
 async def _drain(queues: Sequence[str], pool: str, takes: Sequence[str], pool_size: str) -> None:

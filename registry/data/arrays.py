@@ -3,7 +3,7 @@ more than the statement for batches of thousands. Only `Texts` may contain NULL.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
@@ -44,14 +44,21 @@ class Blobs(_Array):
     """bytea[]"""
 
     def __init__(self, values: Sequence[bytes]) -> None:
-        super().__init__(b"".join((_head(1, 0, BYTEA, len(values), 1), *_elements(values))))
+        out = [_head(1, 0, BYTEA, len(values), 1)]
+        for value in values:
+            out += (_length(len(value)), value)
+        super().__init__(b"".join(out))
 
 
 class Texts(_Array):
     """text[]; None is NULL"""
 
     def __init__(self, values: Sequence[str | None]) -> None:
-        out = [_head(1, None in values, TEXT, len(values), 1)]
+        head = _head(1, None in values, TEXT, len(values), 1)
+        if values and values.count(values[0]) == len(values):  # such as the key that pushed a batch
+            super().__init__(head + _text(values[0]) * len(values))
+            return
+        out = [head]
         for value in values:
             if value is None:
                 out.append(_NULL)
@@ -59,6 +66,13 @@ class Texts(_Array):
                 encoded = value.encode()
                 out += (_length(len(encoded)), encoded)
         super().__init__(b"".join(out))
+
+
+def _text(value: str | None) -> bytes:
+    if value is None:
+        return _NULL
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
 
 
 def unless_empty[T](column: list[T | None]) -> list[T | None] | None:
@@ -69,12 +83,6 @@ def unless_empty[T](column: list[T | None]) -> list[T | None] | None:
 def texts_unless_empty(values: Sequence[str | None]) -> Texts | None:
     """The column, or None when no value has a character."""
     return Texts(values) if any(values) else None
-
-
-def _elements(values: Iterable[bytes]) -> Iterable[bytes]:
-    for value in values:
-        yield _length(len(value))
-        yield value
 
 
 def _dumper(kind: type[_Array], array_oid: int) -> type[Dumper]:

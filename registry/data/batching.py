@@ -38,13 +38,15 @@ class Batcher[In, Out]:
         self._linger = linger
         self._wrote_at = -linger
         self._waiting: list[tuple[In, asyncio.Future[Out]]] = []
+        self._rows = 0  # that wait
         self._writers: set[asyncio.Task[None]] = set()
 
     def submit(self, item: In) -> asyncio.Future[Out]:
         """The future of `item`'s result. Cancelling it does not withdraw the item: it may be committed already."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if not self._writers or (len(self._writers) < self._in_flight and len(self._waiting) >= WORTH_ANOTHER):
+        self._rows += 1 if self._weigh is None else self._weigh(item)
+        if not self._writers or (len(self._writers) < self._in_flight and self._rows >= WORTH_ANOTHER):
             # In an empty context: the log lines of a batch would carry the request of whoever happened to start its writer.
             task = asyncio.get_running_loop().create_task(self._drain(), context=contextvars.Context())
             self._writers.add(task)
@@ -70,22 +72,26 @@ class Batcher[In, Out]:
                     if not self._waiting:  # the other writer took them
                         return
                 self._wrote_at = time.monotonic()
-                end = self._end_of_batch()
+                end, rows = self._end_of_batch()
                 batch, self._waiting = self._waiting[:end], self._waiting[end:]
+                self._rows -= rows
                 await self._settle(batch)
         finally:
             # Not by a done-callback, which runs later: an item submitted in between would find this writer and start none.
             self._writers.discard(asyncio.current_task())  # type: ignore[arg-type]
 
-    def _end_of_batch(self) -> int:
+    def _end_of_batch(self) -> tuple[int, int]:
+        """The number of items of the next batch, and of their rows."""
         if self._weigh is None:
-            return self._max_rows
+            count = min(len(self._waiting), self._max_rows)
+            return count, count
         rows = 0
         for end, (item, _) in enumerate(self._waiting):
-            rows += self._weigh(item)
-            if rows > self._max_rows:
-                return max(end, 1)
-        return len(self._waiting)
+            weight = self._weigh(item)
+            if end and rows + weight > self._max_rows:
+                return end, rows
+            rows += weight
+        return len(self._waiting), rows
 
     async def _settle(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

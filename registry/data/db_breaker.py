@@ -18,6 +18,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from registry.data import database, faults, refusals
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop, background
+from registry.data.steps import Steps, started
 from registry.errors import Unavailable
 from registry.telemetry import metrics
 
@@ -27,7 +28,6 @@ SUSPECT = 0.25  # seconds that a statement may take before the server is probed
 PATIENCE = 0.6  # seconds that a caller with a substitute waits for a slow statement on an available server
 SLOW = 1.0  # seconds between further probes, for callers without a substitute
 PROBE_LIMIT = 0.4  # seconds for a probe; with SUSPECT it leaves time to spill within a second
-STEP = 0.05  # seconds per step in which both limits are counted
 PROBE_EVERY = 0.2  # seconds between probes while the breaker is open
 POOL_LIMIT = 3.0  # seconds for the pool to reconnect before the probe starts over
 CLOSE_LIMIT = 1.0  # seconds for running probes at the end of a loop
@@ -50,6 +50,7 @@ class DatabaseBreaker:
         self.away = False
         self.read_only = False
         self.reason = AWAY  # why it is unavailable
+        self._steps = Steps()
         self._probing: asyncio.Task[bool] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._pool_probe: asyncio.Task[ProbeResult] | None = None  # the last probe on a connection of the pool
@@ -67,7 +68,7 @@ class DatabaseBreaker:
             raise Unavailable(self.reason)
         if self.read_only and writes:
             raise Unavailable(Fault.READ_ONLY.value)
-        task = asyncio.ensure_future(work())
+        task = started(work())
         try:
             await self._wait(task, patient=patient)
         finally:
@@ -77,12 +78,12 @@ class DatabaseBreaker:
 
     async def _wait(self, task: asyncio.Future, *, patient: bool) -> None:
         limit = SUSPECT
-        while not await _done(task, within=limit):
+        while not await self._steps.done(task, within=limit):
             if not await self.is_available() and not task.done():
                 raise Unavailable(self.reason)
             if patient:
                 limit = SLOW
-            elif await _done(task, within=PATIENCE - SUSPECT):
+            elif await self._steps.done(task, within=PATIENCE - SUSPECT):
                 return
             else:
                 faults.warn(log, Fault.SLOW.value)
@@ -136,7 +137,7 @@ class DatabaseBreaker:
         else:
             probe = self._pool_probe = background(_probe_pool())
         either = _first({task for task in (probe, pending) if task})
-        if await _done(either, within=PROBE_LIMIT):
+        if await self._steps.done(either, within=PROBE_LIMIT):
             return either.result()
         if probe is not self._pool_probe:
             probe.cancel()
@@ -201,6 +202,7 @@ class DatabaseBreaker:
         return False
 
     async def close(self) -> None:
+        self._steps.close()
         _shut("")
         if self.away or self.read_only:  # what this loop saw: no later probe of it would say that the server is back
             for how in ("away", "read_only"):
@@ -216,15 +218,6 @@ def _shut(why: str) -> None:
     """Make the pool refuse callers at once with this reason; "" reopens it."""
     if pool := database.pools.peek():
         pool.shut = why
-
-
-async def _done(task: asyncio.Future, *, within: float) -> bool:
-    """Whether the task ends within the limit. Time is counted in steps, so that delays of a busy loop do not count."""
-    for _ in range(round(within / STEP)):
-        await asyncio.wait({task}, timeout=STEP)
-        if task.done():
-            return True
-    return False
 
 
 def _first(probes: set[asyncio.Task[ProbeResult]]) -> asyncio.Future[ProbeResult]:

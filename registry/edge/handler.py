@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
-from django.core.handlers.asgi import ASGIHandler
-from django.http import Http404, HttpRequest
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import Http404, HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, get_resolver
+from django.utils.functional import cached_property
 
 from registry.data import database
+from registry.data.cache import Bounded
 from registry.edge import heads, request_log
 from registry.edge.api import problem_response
 from registry.errors import BodyTimeout, Malformed, MethodNotAllowed, NotFound, Problem, TooLarge
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 PAGE_BODY = 256 * 1024  # bytes of a form
 BODY_TIMEOUT = 20  # seconds for a whole body to arrive; slower is an attack or a broken connection
+RECENT, RECENT_PATH = 5_000, 500  # routes with variables that are kept resolved, and characters of their paths
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")  # of the caller, passed on; anything else is replaced
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -59,6 +62,28 @@ def lean[V: View](
 
 class ClientGone(Exception):
     """The client hung up before its request was complete."""
+
+
+class LeanRequest(ASGIRequest):
+    """A request whose body is in memory. What Django makes of its head is made when it is read: hot routes read little of it."""
+
+    def __init__(self, scope: dict, body: bytes, match: ResolverMatch, receive: Callable) -> None:
+        self.scope, self.path, self.receive = scope, scope["path"], receive
+        self.method = "GET" if scope["method"] == "HEAD" else scope["method"].upper()  # `answer` leaves the body out
+        self._body = body
+        self.resolver_match = match
+
+    def __getattr__(self, name: str) -> Any:
+        if "META" in self.__dict__:
+            raise AttributeError(name)
+        method, match = self.method, self.resolver_match
+        super().__init__(self.scope, io.BytesIO(self._body))
+        self.method, self.resolver_match = method, match
+        return getattr(self, name)
+
+    @cached_property
+    def GET(self) -> QueryDict:  # type: ignore[override]
+        return QueryDict(self.scope.get("query_string", b"").decode())
 
 
 class LeanHandler(ASGIHandler):
@@ -140,15 +165,12 @@ class LeanHandler(ASGIHandler):
         limit = match.func.max_body
         if scope["method"] == "OPTIONS":  # a browser's preflight has neither a key nor a body
             limit = min(limit, settings.MAX_BODY)
-        elif limit > settings.MAX_BODY:  # an unauthorized caller must not make us hold a large body
+        elif limit > settings.MAX_BODY and _may_be_large(
+            scope
+        ):  # an unauthorized caller must not make us hold a large body
             await match.func.admit(scope)
         body = await read_body(scope, receive, limit)
-        request = self.request_class(scope, io.BytesIO(body))
-        request._body = body  # in memory already: Django need not read the stream again
-        request.resolver_match = match
-        request.method = "GET" if scope["method"] == "HEAD" else request.method  # `answer` leaves the body out
-        request.receive = receive  # type: ignore[attr-defined]
-        return await match.func(request, *match.args, **match.kwargs)
+        return await match.func(LeanRequest(scope, body, match, receive), *match.args, **match.kwargs)
 
     async def answer(
         self, response: HttpResponseBase, scope: dict, receive: Callable, send: Callable, rid: bytes
@@ -165,6 +187,7 @@ class LeanHandler(ASGIHandler):
         content: bytes = response.content  # type: ignore[attr-defined]  # only streams have none
         headers = [(name.encode("latin1"), value.encode("latin1")) for name, value in response.items()]
         headers += (b"x-request-id", rid), _NOSNIFF, (b"content-length", b"%d" % len(content))
+        headers += getattr(response, "fixed", ())  # headers of all responses of a route, which need no encoding
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
 
@@ -177,11 +200,12 @@ class LeanHandler(ASGIHandler):
 
 
 _matches: dict[str, ResolverMatch] = {}  # of routes without variables, so there are few
+_recent: Bounded[str, ResolverMatch] = Bounded(RECENT)  # of routes with variables, such as pops of a queue
 
 
 def _resolved(path: str) -> ResolverMatch | None:
     """The route of a path. Django tries one pattern after the other, which costs a hot route a tenth of its time."""
-    match = _matches.get(path)
+    match = _matches.get(path) or _recent.get(path)
     if match is None:
         try:
             match = get_resolver().resolve(path)
@@ -189,7 +213,17 @@ def _resolved(path: str) -> ResolverMatch | None:
             return None
         if not match.args and not match.kwargs:
             _matches[path] = match
+        elif len(path) <= RECENT_PATH:
+            _recent.put(path, match)
     return match
+
+
+def _may_be_large(scope: dict) -> bool:
+    """Whether the body may exceed REGISTRY_MAX_BODY: its length says so, or it comes in chunks."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return not value.isdigit() or int(value) > settings.MAX_BODY
+    return True
 
 
 def _is_program(scope: dict) -> bool:

@@ -17,6 +17,11 @@ def value_of(scope: dict, name: bytes) -> str:
     return next((value.decode("latin1") for key, value in scope["headers"] if key == name), "")
 
 
+def joined(scope: dict, name: bytes) -> str:
+    """All values of a header, as Django joins them."""
+    return b",".join([value for key, value in scope["headers"] if key == name]).decode("latin1")
+
+
 def fault_of(scope: dict) -> Problem | None:
     """The reason to refuse this request: its fields, its Host or its transfer coding. Host is optional in HTTP/1.0 only."""
     version, hosts, codings = scope.get("http_version", "1.1"), [], []

@@ -147,7 +147,7 @@ async def authorize(request: HttpRequest, scope: str, *, keyless: bool = False) 
 
 async def identify(request: HttpRequest, scope: str, *, keyless: bool = False) -> Principal:
     """Authenticate a request and require `scope`. The caller counts the request's cost by `limits.count_requests`."""
-    principal = await authenticate(request.META.get("HTTP_AUTHORIZATION"), keyless=keyless)
+    principal = await authenticate(heads.joined(request.scope, b"authorization"), keyless=keyless)  # type: ignore[attr-defined]
     principal.require(scope)
     if not principal.key:
         refuse_foreign_pages(request)

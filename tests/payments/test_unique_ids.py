@@ -4,6 +4,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from payments.models import SignUp
 from payments.states import SUCCEEDED
@@ -79,6 +81,21 @@ async def test_an_id_such_as_null_is_refused_for_a_sign_up(server: str):
 
     assert "Please send this form again." in ann.errors
     assert not await in_thread(SignUp.objects.exists)
+
+
+@given(
+    st.text("0fF-{}urnid:_+xX1 \x0b\x1c٠", max_size=45)
+    | st.text("0 +_x", min_size=32, max_size=32)
+    | st.uuids().map(str)
+    | st.text(max_size=40)
+)
+def test_an_id_is_empty_if_it_is_parsed_as_the_nil_or_the_max_uuid(text: str):
+    try:
+        expected = UUID(text).int in (0, 2**128 - 1)
+    except ValueError:
+        expected = False
+
+    assert is_empty(text) == expected
 
 
 def test_similar_ids_are_accepted():

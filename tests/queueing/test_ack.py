@@ -129,6 +129,33 @@ async def test_an_ack_of_a_message_completes_all_before_it(mq, queue):
     assert await mq.data(queue, batch=3) == [3]
 
 
+@pytest.mark.parametrize(
+    ("order", "refused", "left"),
+    [
+        ([0, 1, 2, 3], [], []),  # as delivered: found by one scan
+        ([0, 1], [], [3, 4]),
+        ([3, 2, 1, 0], [], []),
+        ([1, 2], [], [4]),  # the last one completes those before it
+        ([0, 0, 1], [], [3, 4]),
+        ([0, None, 1], [1], [3, 4]),
+        ([None], [0], [1, 2, 3, 4]),
+    ],
+)
+async def test_a_batch_finds_its_messages_in_any_order(mq, queue, order, refused, left):
+    await mq.push(queue, 1, 2, 3, 4)
+    popped = await mq.pop(queue, batch=4)
+    messages = popped["messages"]
+    unknown = {**messages[0], "transactionId": "nobody's"}
+
+    verdicts = await mq.ack_all([unknown if place is None else messages[place] for place in order])
+
+    assert [place for place, one in enumerate(verdicts) if one["error"] == "Message not found"] == refused
+    assert [one["success"] for one in verdicts].count(True) == len(order) - len(refused)
+    if left:
+        await mq.lapse(popped["leaseId"])
+    assert await mq.data(queue, batch=4) == left
+
+
 async def test_an_ack_of_an_older_message_never_moves_the_cursor_back(mq, queue):
     await mq.push(queue, 1, 2, 3)
     [one, two, _] = (popped := await mq.pop(queue, batch=3))["messages"]

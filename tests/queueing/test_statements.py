@@ -79,7 +79,7 @@ ASKED: dict[str, tuple] = {
     "broker/name_partitions": (THREE, 20),
     "broker/find_group": ({**ONE, "name": "g"}, 5),
     "broker/next_due": ({**T, "groups": [1], "missed": 1.0}, 200),
-    "broker/count_groups": ({**T, "groups": [1, 2]}, 5),
+    "broker/existing_groups": ({**T, "groups": [1, 2]}, 5),
     "broker/lock_consumers": (THREE, 20),
     "broker/dead_beyond_cursor": (THREE, 20),
     "broker/leases_of": (THREE, 20),

@@ -66,6 +66,25 @@ async def test_submissions_during_a_commit_share_the_next_batch():
     assert book.batches == [[0], list(range(1, 50))]
 
 
+async def test_rows_that_wait_begin_another_statement_however_few_requests_they_are():
+    book = Notebook()
+    book.gate.clear()
+    batcher = Batcher(book.write, weigh=lambda rows: rows)
+    futures = [batcher.submit(1)]
+    await eventually(lambda: book.batches == [[1]])
+
+    futures.append(batcher.submit(batching.WORTH_ANOTHER - 1))
+    await asyncio.sleep(0)
+    few = list(book.batches)
+    futures.append(batcher.submit(1))
+    await eventually(lambda: len(book.batches) == 2)
+    book.gate.set()
+    await asyncio.gather(*futures)
+
+    assert few == [[1]]
+    assert book.batches == [[1], [batching.WORTH_ANOTHER - 1, 1]]
+
+
 async def test_rows_per_batch_and_batches_in_flight_are_limited():
     book = Notebook()
     book.gate.clear()

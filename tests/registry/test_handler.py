@@ -21,6 +21,7 @@ from django.test import Client
 from payments.books import queries
 from payments.models import Payment
 from registry.data import database
+from registry.data.cache import Bounded
 from registry.edge import handler, heads, protocol, status
 from registry.models import Tenant
 from registry.telemetry import context
@@ -33,14 +34,42 @@ from tests.servers import unreachable
 # -- Lean -----------------------------------------------------------------------------------------------------
 
 
-def test_only_paths_without_variables_are_resolved_once():
-    fixed, variable = "/payments", f"/payments/{uuid4()}"
+def test_paths_are_resolved_once_and_of_those_with_variables_only_recent_ones_are_kept(monkeypatch):
+    monkeypatch.setattr(handler, "_recent", Bounded(2))
+    fixed, first, *others = "/payments", *(f"/payments/{uuid4()}" for _ in range(3))
+    long = f"/api/v1/pop/queue/{'q' * handler.RECENT_PATH}"
 
     assert handler._resolved(fixed) is handler._resolved(fixed) is not None
-    assert handler._resolved(variable) is not None
+    kept = handler._resolved(first)
+    assert handler._resolved(first) is kept is not None
+    for path in others:
+        assert handler._resolved(path) is handler._resolved(path)
+    assert handler._resolved(first) is not kept  # two others were used since
+    assert handler._resolved(long) is not handler._resolved(long)
     assert handler._resolved("/no/such/path") is None
-    assert {fixed} <= set(handler._matches)
-    assert not {variable, "/no/such/path"} & set(handler._matches)
+    assert not {first, *others, "/no/such/path"} & set(handler._matches)
+
+
+def test_the_head_of_a_request_is_read_when_it_is_asked_for():
+    head = {
+        "type": "http",
+        "path": "/payments",
+        "method": "HEAD",
+        "query_string": b"a=1&a=2",
+        "headers": [(b"x-a", b"1"), (b"x-a", b"2")],
+    }
+    match = handler._resolved("/payments")
+
+    request = handler.LeanRequest(head, b"{}", match, None)
+    before = set(vars(request))
+
+    assert "META" not in before
+    assert (request.GET.getlist("a"), request.body, request.method) == (["1", "2"], b"{}", "GET")
+    assert "META" not in vars(request)
+    assert request.headers["X-A"] == "1,2"
+    assert (request.method, request.resolver_match) == ("GET", match)
+    with pytest.raises(AttributeError):
+        _ = request.no_such_thing
 
 
 async def test_requests_to_the_api_use_no_thread(api: Api, monkeypatch):

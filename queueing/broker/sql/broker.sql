@@ -113,8 +113,8 @@ SELECT (
     ) d
 ), (SELECT count(*) FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s)
 
--- name: count_groups
-SELECT count(*) FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s
+-- name: existing_groups
+SELECT id FROM queueing_group WHERE id = ANY(%(groups)s) AND tenant_id + 0 = %(tenant)s
 
 -- name: complete
 SELECT * FROM queueing_complete(%(tenants)s, %(partitions)s, %(names)s, %(leases)s, %(owners)s, %(transactions)s)

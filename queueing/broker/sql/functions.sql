@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION queueing_push(
     tenants bigint[], partitions bigint[], slots bigint[], ids uuid[], transactions text[], payloads bytea[], keys text[],
     traces uuid[], producers text[], counted boolean
 ) RETURNS TABLE (item bigint, original uuid, reason text) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     moment timestamptz;
     lasts bigint[];  -- number of each partition's latest message; -1 where there is no such partition
@@ -92,7 +92,7 @@ END $$;
 -- Where a push holds the lock (SKIP LOCKED), the consumer stays due, and the next pop reschedules it again.
 CREATE OR REPLACE FUNCTION queueing_rest(tenants bigint[], partitions bigint[], groups bigint[])
 RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held bigint[];
     resting bigint[];
@@ -151,16 +151,19 @@ BEGIN
 END $$;
 
 -- Complete: move the cursors of leased consumers past these messages. A key is one lease on one partition; `owners` gives each
--- message's position in the keys. Returns the refused messages with their reason, and (item 0) the keys whose lease ended, with
+-- message's position in the keys. Most readers ack what they got, in its order: then one scan from the cursor on finds the messages
+-- of a key, instead of a look-up for each. Returns the refused messages with their reason, and (item 0) the keys whose lease ended, with
 -- 'more' where the partition has messages left.
 CREATE OR REPLACE FUNCTION queueing_complete(
     tenants bigint[], partitions bigint[], names text[], leases uuid[], owners bigint[], transactions text[]
 ) RETURNS TABLE (item bigint, key bigint, reason text) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     moment timestamptz := clock_timestamp();
     groups bigint[];  -- of each key; -1 where its lease is not live
+    cursors bigint[];
     ends bigint[];  -- number of the latest message delivered under each key's lease
+    lasts bigint[];  -- number of each key's last message if its messages are those after the cursor, in order; else -1
     buried bigint[];  -- number of the latest dead letter of each key's consumer
     delays bigint[];
     refused bigint[];
@@ -171,12 +174,13 @@ DECLARE
     over_partitions bigint[];
     over_groups bigint[];
 BEGIN
-    SELECT array_agg(coalesce(h.group_id, -1) ORDER BY u.k), array_agg(coalesce(h.delivered, 0) ORDER BY u.k),
-        array_agg(coalesce(h.buried, 0) ORDER BY u.k), array_agg(coalesce(h.delay, 0) ORDER BY u.k)
-    INTO groups, ends, buried, delays
+    SELECT array_agg(coalesce(h.group_id, -1) ORDER BY u.k), array_agg(coalesce(h.cursor, 0) ORDER BY u.k),
+        array_agg(coalesce(h.delivered, 0) ORDER BY u.k), array_agg(coalesce(h.buried, 0) ORDER BY u.k),
+        array_agg(coalesce(h.delay, 0) ORDER BY u.k)
+    INTO groups, cursors, ends, buried, delays
     FROM unnest(tenants, partitions, names, leases) WITH ORDINALITY AS u (t, p, name, lease, k)
     LEFT JOIN LATERAL (
-        SELECT c.group_id, c.delivered, c.buried, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
+        SELECT c.group_id, c.cursor, c.delivered, c.buried, (SELECT q.delay_seconds FROM queueing_queue q WHERE q.id = g.queue_id) AS delay
         FROM queueing_consumer c
         JOIN queueing_group g ON g.id = c.group_id AND g.tenant_id + 0 = c.tenant_id
         WHERE c.tenant_id = u.t AND c.partition_id = u.p AND c.lease_id = u.lease AND g.name = u.name
@@ -184,16 +188,34 @@ BEGIN
         FOR UPDATE OF c
     ) h ON true;
 
+    SELECT array_agg(CASE WHEN s.ids = a.ids THEN s.seq ELSE -1 END ORDER BY a.k) INTO lasts
+    FROM (
+        SELECT u.k, array_agg(u.transaction_id ORDER BY u.n) AS ids, count(*) AS size
+        FROM unnest(owners, transactions) WITH ORDINALITY AS u (k, transaction_id, n)
+        GROUP BY u.k
+    ) a
+    CROSS JOIN LATERAL (
+        SELECT max(m.seq) AS seq, array_agg(m.transaction_id::text ORDER BY m.seq) AS ids
+        FROM (
+            SELECT m.seq, m.transaction_id FROM queueing_message m
+            WHERE m.tenant_id = tenants[a.k] AND m.partition_id = partitions[a.k] AND m.seq > cursors[a.k] AND m.seq <= ends[a.k]
+            ORDER BY m.seq LIMIT a.size
+        ) m
+    ) s;
+
     WITH known AS MATERIALIZED (
         SELECT u.n, u.k, (
             SELECT m.seq FROM queueing_message m
             WHERE m.transaction_id = u.transaction_id AND m.partition_id = partitions[u.k]
         ) AS seq
         FROM unnest(owners, transactions) WITH ORDINALITY AS u (k, transaction_id, n)
+        WHERE lasts[u.k] < 0
     ), found AS MATERIALIZED (
         SELECT i.n, i.k, CASE WHEN groups[i.k] > 0 AND i.seq <= ends[i.k] THEN i.seq END AS seq FROM known i
     ), done AS MATERIALIZED (
         SELECT f.k, max(f.seq) AS seq FROM found f WHERE f.seq IS NOT NULL GROUP BY f.k
+        UNION ALL
+        SELECT u.k, u.seq FROM unnest(lasts) WITH ORDINALITY AS u (seq, k) WHERE u.seq > 0
     ), passed AS MATERIALIZED (  -- also past dead letters that follow directly
         SELECT d.k, CASE WHEN buried[d.k] <= d.seq THEN d.seq ELSE greatest(d.seq, least(ends[d.k], (
             SELECT m.seq - 1 FROM queueing_message m
@@ -263,7 +285,7 @@ CREATE OR REPLACE FUNCTION queueing_claim(
     kills boolean, tries int, seq bigint, id uuid, transaction_id varchar, trace_id uuid, payload bytea, key_id varchar,
     producer varchar, created_at timestamptz
 ) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
