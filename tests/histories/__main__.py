@@ -59,20 +59,25 @@ class Runs:
         """Whether all passed."""
         with Live(self, console=self.console, refresh_per_second=4):
             for seed in self.seeds:
-                self.run, began = Run(seed), time.monotonic()
+                self.run, began = Run(seed, log=log_of(seed)), time.monotonic()
                 good = await self._one(self.run)
                 seconds = time.monotonic() - began
-                self.console.print(f"seed {seed}: {'passed' if good else 'failed'} after {seconds:.0f} s")
+                verdict = "passed" if good else "failed"
+                self.console.print(f"seed {seed}: {verdict} after {seconds:.0f} s: {self.run.phases}", soft_wrap=True)
                 self.passed, self.failed = self.passed + good, self.failed + (not good)
                 if good:
                     passed.add(seed)
+                    log_of(seed).unlink()
             self.run = None
         return not self.failed
 
     async def _one(self, run: Run) -> bool:
         try:
             lines = await run.record()
-        except (Exception, ExceptionGroup) as error:
+        except BaseException as error:
+            if not is_of_the_run(error):
+                raise
+            entries.write(KEPT / f"{run.seed}.jsonl", run.recorder.finish())
             self.console.print_exception()
             self.console.print(f"[bold red]seed {run.seed}: {run.doing}: {type(error).__name__}: {error}")
             return False
@@ -93,6 +98,17 @@ class Runs:
         struck = ", ".join(f"{name} × {times}" for name, times in sorted(self.struck.items()))
         table.caption = f"strikes: {struck}" if struck else None
         return table
+
+
+def log_of(seed: int) -> Path:
+    """What the service said. It is kept where the seed failed."""
+    return KEPT / f"{seed}.log"
+
+
+def is_of_the_run(error: BaseException) -> bool:
+    """Whether an error is one of the run, and so its verdict. A cancellation is, unless this very task is cancelled."""
+    task = asyncio.current_task()
+    return not isinstance(error, KeyboardInterrupt | SystemExit) and not (task and task.cancelling())
 
 
 def judged(name: str, lines: list[Line], console: Console) -> bool:
