@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from registry.servers.testing import keep_bytecode
 from tests.chaos.service import PROJECT
 from tests.histories import entries
 from tests.histories.checker import check
@@ -126,6 +127,7 @@ def judged(name: str, lines: list[Line], console: Console) -> bool:
 
 
 async def main(options: argparse.Namespace) -> int:
+    keep_bytecode()
     console = Console()
     os.umask(0o022)
     KEPT.mkdir(parents=True, exist_ok=True)
