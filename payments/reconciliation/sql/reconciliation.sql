@@ -89,6 +89,16 @@ SELECT {columns}
 FROM payments_payment p
 WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
 
+-- name: refunds_under_way
+-- Those of these payments of which a refund changed within the last :under_way seconds: a worker may still settle it, or settled it
+-- after the payment was read.
+SELECT u.id FROM unnest(%(payments)s::bigint[]) AS u (id)
+WHERE EXISTS (
+    SELECT FROM payments_refund r WHERE r.payment_id = u.id AND r.tenant_id + 0 = %(tenant)s
+        AND r.changed_at > now() - make_interval(secs => %(under_way)s)
+    OFFSET 0
+);
+
 -- name: insert
 -- One open row per difference, however often it is found. A difference that an operator closed is not reported again until its
 -- figures change.
