@@ -138,7 +138,8 @@ async def _begin(account: Account, window: Window, *, both_ways: bool, again: bo
 
 async def _compare(run: _Run, processor: Processor, account: Account, window: Window) -> None:
     every = 1 if run.both_ways else await _stride(account, window)
-    since = run.reached or window.since
+    purged = await database.fetch(SQL["purged_at"], {"tenant": account.tenant_id})
+    since = max([run.reached or window.since, *(at for (at,) in purged)])
     while since < window.until:
         piece = Window(since, await _slice_end(account, since, window.until))
         if run.both_ways:

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from payments.books import ledger
+from payments.books.purge import purge
 from payments.models import (
     Attempt,
     Difference,
@@ -106,6 +107,17 @@ async def test_a_refund_that_is_returned_while_its_payment_is_compared_is_no_dif
 
     assert (await compare_now(tenant)).differences == 0
     assert (await in_thread(Payment.objects.get, correlation_id=paid[1])).refunded == 300
+
+
+async def test_bookings_of_payments_that_were_purged_are_no_differences(tenant, stripe, paid):
+    await purge(tenant_id=tenant.pk)
+    await accept(tenant, 1, method={"paymentMethod": "pm_card_visa"})
+    await settle_all(tenant)
+    intent_of(stripe, paid[0])["metadata"] = {}  # nor one that nobody could know
+
+    outcome = await compare_now(tenant)
+
+    assert (outcome.records, outcome.payments, outcome.differences) == (1, 1, 0)
 
 
 async def send_refunds() -> None:

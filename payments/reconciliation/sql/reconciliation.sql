@@ -16,6 +16,10 @@ SET attempt = r.attempt + 1, leased_until = excluded.leased_until, fault = '',
 WHERE (r.finished_at IS NULL OR %(again)s) AND (r.leased_until IS NULL OR r.leased_until < now())
 RETURNING r.id, r.attempt, r.reached;
 
+-- name: purged_at
+-- When the tenant was purged last: what was sent before is compared no more.
+SELECT purged_at FROM payments_stream WHERE tenant_id = %(tenant)s AND purged_at IS NOT NULL;
+
 -- name: reach
 -- Fenced by the attempt: a worker that lost its lease writes nothing more.
 UPDATE payments_reconciliation
