@@ -1,4 +1,4 @@
-"""`python -m tests.histories --seed 7`: one run and its verdict; `--runs 100`: so many seeds, without those that passed this commit.
+"""`python -m tests.histories --seed 7`: one run and its verdict, `--seed 7 9`: two; `--runs 100`: so many seeds, without those that passed this commit.
 
 Status 1 if anything is wrong. The history of such a run is kept in .data/histories, and `--check FILE` judges it again.
 """
@@ -134,8 +134,8 @@ async def main(options: argparse.Namespace) -> int:
     if options.check:
         return not judged("checked-again", entries.read(options.check), console)
     passed = Passed(PASSED, commit)
-    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.runs)
-    left = [seed for seed in seeds if options.seed is not None or seed not in passed.seeds]
+    seeds = options.seed or range(options.first, options.first + options.runs)
+    left = [seed for seed in seeds if options.seed or seed not in passed.seeds]
     if skipped := len(seeds) - len(left):
         console.print(f"{skipped} of {len(seeds)} seeds have passed this commit already")
     good = await Runs(left, console).all(passed)
@@ -146,7 +146,7 @@ async def main(options: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
-    parser.add_argument("--seed", type=int, help="this one only, and in any case")
+    parser.add_argument("--seed", type=int, nargs="+", help="these only, in this order, and in any case")
     parser.add_argument("--runs", type=int, default=100, help="seeds, in their order")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--check", type=Path, metavar="FILE", help="judge a history that was kept")
