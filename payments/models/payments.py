@@ -231,6 +231,8 @@ class Stream(AsyncModelMixin, models.Model):
     # A purge deletes events, and their numbers are not used again: `check_books` counts from what is recorded here.
     purged = models.BigIntegerField(default=0, db_default=0, help_text="number of events that purges deleted")
     purged_until = models.BigIntegerField(default=0, db_default=0, help_text="number of the latest of them")
+    # Processors keep the bookings of what was sent until then: they are compared with nothing.
+    purged_at = models.DateTimeField(null=True, help_text="when a purge deleted payments last")
 
 
 class PaymentEvent(AsyncModelMixin, models.Model):

@@ -19,9 +19,10 @@ from uuid import UUID
 
 import msgspec
 
+from payments.models import Difference
 from payments.processors import KINDS
 from payments.processors.base import Account, Processor, ProcessorRecord, Result, ShowsBooks, Unanswered
-from payments.reconciliation.matching import NewDifference, Ours, ids_of, match, missing_there
+from payments.reconciliation.matching import UNDER_WAY, NewDifference, Ours, ids_of, match, missing_there
 from payments.routing.routing import RoutingTable
 from registry.data import database
 from registry.data.chores import chore
@@ -137,7 +138,8 @@ async def _begin(account: Account, window: Window, *, both_ways: bool, again: bo
 
 async def _compare(run: _Run, processor: Processor, account: Account, window: Window) -> None:
     every = 1 if run.both_ways else await _stride(account, window)
-    since = run.reached or window.since
+    purged = await database.fetch(SQL["purged_at"], {"tenant": account.tenant_id})
+    since = max([run.reached or window.since, *(at for (at,) in purged)])
     while since < window.until:
         piece = Window(since, await _slice_end(account, since, window.until))
         if run.both_ways:
@@ -180,8 +182,7 @@ async def _both_ways(processor: Processor, account: Account, piece: Window) -> S
     async for chunk in _chunks(books):
         counts.records += len(chunk)
         await learn(account, chunk, by_id)
-        differences = [one for record in chunk if (one := match(account, record, by_id, seen))]
-        counts.differences += await write(account, differences)
+        counts.differences += await write(account, await differences(account, chunk, by_id, seen))
     unseen = [one for one in ours if one.correlation_id not in seen]
     await _look_up(processor, account, unseen, counts)
     return counts
@@ -204,6 +205,20 @@ async def learn(account: Account, chunk: Sequence[ProcessorRecord], by_id: dict[
     if missing:
         rows = await database.fetch(SQL["known"], {"tenant": account.tenant_id, "correlations": list(missing)})
         by_id.update((one.correlation_id, one) for one in (Ours(*row) for row in rows))
+
+
+async def differences(
+    account: Account, chunk: Sequence[ProcessorRecord], by_id: dict[UUID, Ours], seen: set[UUID]
+) -> list[NewDifference]:
+    """The differences between these records and our payments. The sum of refunds is none while a refund is in progress: the processor
+    may have returned it before we store that, or after the payment was read."""
+    found = [one for record in chunk if (one := match(account, record, by_id, seen))]
+    doubtful = {one.payment_id for one in found if one.kind == Difference.Kind.REFUNDED}
+    if not doubtful:
+        return found
+    asked = {"tenant": account.tenant_id, "payments": list(doubtful), "under_way": UNDER_WAY.total_seconds()}
+    changing = {payment for (payment,) in await database.fetch(SQL["refunds_under_way"], asked)}
+    return [one for one in found if one.kind != Difference.Kind.REFUNDED or one.payment_id not in changing]
 
 
 # -- One way ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from payments.models import Difference
 from payments.processors.base import Account, Order, ProcessorRecord
 from payments.states import SUCCEEDED, TERMINAL
 
-UNDER_WAY = timedelta(minutes=15)  # after its last change a worker may still settle a payment
+UNDER_WAY = timedelta(minutes=15)  # after its last change a worker may still settle a payment or refund
 
 Kind = Difference.Kind
 

@@ -20,7 +20,7 @@ async def is_gone(processor: Processor, account: Account, difference: Difference
     await comparison.learn(account, records, known)
     # Compared alone, the second of two bookings without our id would be taken for the first.
     seen = set(known) if difference.kind == Difference.Kind.DUPLICATE else set()
-    found = [one for record in records if (one := matching.match(account, record, known, seen))]
+    found = await comparison.differences(account, records, known, seen)
     same = [one for one in found if (one.kind, one.key) == (difference.kind, difference.key)]
     await comparison.write(account, same)
     return not same

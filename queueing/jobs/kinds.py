@@ -78,7 +78,7 @@ class Context(Protocol):
 
     job_id: UUID
     tenant_id: int
-    attempt: int
+    attempt: int  # as the API shows it: one that a stopped worker handed back does not count, though the function may have begun
 
     @property
     def key(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Worker
-from rq.exceptions import DequeueTimeout, StopRequested
+from rq.exceptions import DequeueTimeout, InvalidJobOperation, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
@@ -78,9 +78,11 @@ class GentleWorker(Worker):
         except RedisError as error:
             redis_health.record_error(USE, error)
             return False
+        except InvalidJobOperation:
+            return False  # Redis lost its data meanwhile: it does not know the job any more
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
-        if isinstance(exc_info[1], RedisError):
+        if isinstance(exc_info[1], RedisError | InvalidJobOperation):
             raise exc_info[1]  # the failure cannot be recorded in Redis either
         super()._finalize_failure(job, queue, execution, exc_info)
 

@@ -74,6 +74,9 @@ class DatabaseBreaker:
         finally:
             if not task.done():
                 task.cancel()
+                task.add_done_callback(
+                    lambda task: task.cancelled() or task.exception()
+                )  # nobody waits for it any more
         return task.result()
 
     async def _wait(self, task: asyncio.Future, *, patient: bool) -> None:

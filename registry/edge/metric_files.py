@@ -5,20 +5,34 @@ down by the day."""
 import fcntl
 import logging
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Shared lock for readers: no file is folded meanwhile, so that nothing is counted twice or missed."""
+class Processes:
+    """Collector of the metrics of all processes that have files in the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def collect(self) -> list[Metric]:
+        return read(self.folder)
+
+
+def read(folder: Path, kinds: Collection[str] = ("",)) -> list[Metric]:
+    """The metrics of all processes, of these kinds only: counter, gauge, histogram. No file is folded meanwhile, so that nothing is
+    counted twice or missed. A process that starts has made its file, and then makes it long enough: prometheus_client cannot read
+    one in between, and nothing is counted there yet."""
     with _locked(folder, fcntl.LOCK_SH):
-        yield
+        files = [path for kind in kinds for path in folder.glob(f"{kind}*.db") if path.stat().st_size]
+        return list(MultiProcessCollector.merge([str(path) for path in files]))
 
 
 def fold(folder: Path, is_alive: Callable[[int], bool]) -> None:

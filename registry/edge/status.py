@@ -3,15 +3,12 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from registry.data import database, db_breaker, faults, redis_health
 from registry.data.faults import Fault
@@ -52,8 +49,7 @@ async def _database() -> str:
 
 def _refused_for_long() -> list[str]:
     """Names of statements that the database has refused for a minute, in any of the processes."""
-    with _reading():
-        families = [one for one in _processes().collect() if one.name == REFUSED]
+    families = [one for one in _processes().collect() if one.name == REFUSED]
     return sorted({sample.labels["statement"] for one in families for sample in one.samples if sample.value})
 
 
@@ -61,8 +57,7 @@ async def gauge_of(name: str) -> dict[str, float]:
     """A gauge with one label, over all processes of this host: by the label's value."""
 
     def read() -> dict[str, float]:
-        with _reading():
-            samples = [sample for family in _processes().collect() for sample in family.samples if sample.name == name]
+        samples = [sample for family in _processes().collect() for sample in family.samples if sample.name == name]
         return {next(iter(sample.labels.values()), ""): sample.value for sample in samples}
 
     return await asyncio.to_thread(read)
@@ -159,21 +154,15 @@ gauges.append(_redis_gauges)
 
 @cache
 def _processes() -> CollectorRegistry:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
         return REGISTRY
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    registry.register(metric_files.Processes(Path(folder)))
     return registry
 
 
-def _reading() -> AbstractContextManager[Any]:
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    return metric_files.reading(Path(folder)) if folder else nullcontext()
-
-
 def _counters() -> bytes:
-    with _reading():
-        return generate_latest(_processes())
+    return generate_latest(_processes())
 
 
 class Now:
@@ -220,9 +209,7 @@ def counted_by_processes(kinds: Collection[str], names: Collection[str]) -> list
     without such files those named. It reads less than the whole of /metrics."""
     if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
         return list(REGISTRY.restricted_registry(names).collect())
-    with _reading():
-        files = [str(path) for kind in kinds for path in Path(folder).glob(f"{kind}_*.db")]
-        return list(MultiProcessCollector.merge(files))
+    return metric_files.read(Path(folder), kinds)
 
 
 # -- Description --------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ def configuration(application: Any, **more: Any) -> uvicorn.Config:
 
 def main(handle: int) -> None:
     config = configuration("registry.asgi:application")
+    # Imported before uvicorn takes the signals, which it only looks at afterwards: a process that starts slowly would keep the port from the
+    # next `up`, where this one's supervisor was killed.
+    config.load()
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=handle)])
 
 

@@ -44,8 +44,14 @@ def nap_in_process(context: Context, given: Nap) -> dict[str, int]:
 
 def _written_down(context: Context, given: Nap) -> Iterator[float]:
     """The pauses of a nap, in seconds."""
-    end = note(context.job_id, context.attempt, What.BEGAN) + given.ms / 1000
+    attempt = fence_of(context)
+    end = note(context.job_id, attempt, What.BEGAN) + given.ms / 1000
     while (left := end - time.monotonic()) > 0:
         yield min(left, BEAT)
-        note(context.job_id, context.attempt, What.ALIVE)
-    note(context.job_id, context.attempt, What.ENDED)
+        note(context.job_id, attempt, What.ALIVE)
+    note(context.job_id, attempt, What.ENDED)
+
+
+def fence_of(context: Context) -> int:
+    """Each attempt has its own. `context.attempt` does not: one that a stopped worker handed back does not count, though it may have begun."""
+    return int(context.key.rpartition(":")[2])

@@ -20,7 +20,7 @@ class What(StrEnum):
 
 
 class Moment(msgspec.Struct, array_like=True, frozen=True):
-    """`at` is the machine's monotonic clock, which all processes share."""
+    """`at` is the machine's monotonic clock, which all processes share; `attempt` the fence, which no two attempts have in common."""
 
     job: str
     attempt: int

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from registry.servers.testing import keep_bytecode
 from tests.chaos.sender import Sender
 from tests.chaos.service import Service, running
 from tests.chaos.traffic import Traffic
@@ -68,6 +69,7 @@ class Soak:
 
 
 async def main(minutes: float, rate: int, seed: int) -> int:
+    keep_bytecode()
     console = Console()
     async with running() as service:
         soak = Soak(service, Sender(service.url, service.key, rate=rate), seed)

@@ -46,6 +46,7 @@ class Service:
         self.clocks = data / "clocks"
         self.options, self.settings = options, settings
         self.key = ""
+        self.popen: subprocess.Popen[bytes] | None = None  # `up`, once it was started
 
     @property
     def processors(self) -> dict[str, RemoteProcessor]:
@@ -109,7 +110,7 @@ class Service:
 
     def close(self) -> None:
         """Told to stop first, as its operator would; nothing is left in any case."""
-        if self.popen.poll() is None:
+        if self.popen and self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
             try:
                 self.popen.wait(START_LIMIT)
@@ -119,10 +120,11 @@ class Service:
                 self.popen.wait()
         self.postgres.stop()
         self.valkey.stop()
-        said = (self.data / "up.log").read_text(errors="replace")
-        assert secret_forms.in_log(self.data, said, *filter(None, [self.key])) == []
         for processor in self.processors.values():
             processor.stop()
+        if self.popen:
+            said = (self.data / "up.log").read_text(errors="replace")
+            assert secret_forms.in_log(self.data, said, *filter(None, [self.key])) == []
 
     # -- Its processes ---------------------------------------------------------------------------------------
 

@@ -1,8 +1,15 @@
 """The checks of executions report every fault, and report nothing that is allowed."""
 
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
-from tests.bed.journal import Moment, What, encode
+import pytest
+
+from queueing.jobs.decisions import JobClaim
+from queueing.jobs.running import RunningJob
+from tests.bed.jobs import Nap, nap_in_process
+from tests.bed.journal import VARIABLE, Moment, What, encode
 from tests.chaos.executions import executions, faults, read
 
 
@@ -59,3 +66,27 @@ def test_the_journal_is_read_back(tmp_path: Path):
 
     assert read(journal) == executions(ran(1, 7, 0.0, 0.2))
     assert read(tmp_path / "none") == {}
+
+
+def test_an_attempt_that_was_handed_back_after_it_began_and_the_next_one_are_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal = tmp_path / "journal"
+    monkeypatch.setenv(VARIABLE, str(journal))
+
+    for fence in (1, 2):
+        nap_in_process(RunningJob(claimed(fence, shown=1), lease=30.0), Nap(number=1, ms=1))
+
+    [several] = read(journal).values()
+    assert [one.attempt for one in several] == [1, 2]
+    assert list(faults(read(journal), set())) == []
+
+
+def claimed(fence: int, *, shown: int) -> JobClaim:
+    name, at = UUID(int=1), datetime.now(UTC)
+    numbers = {"attempt": fence, "tries_from": fence - 1, "max_attempts": 5, "timeout": 60.0, "result_ttl": 60}
+    flags = {"cancel_requested": False, "over": False, "cut_off": False}
+    times = {"created_at": at, "started_at": at, "run_at": at}
+    return JobClaim(
+        1, 1, name, "bed.nap.process", "{}", None, **numbers, sequence=2, **times, **flags, shown=shown, position=1
+    )

@@ -1,4 +1,4 @@
-"""`python -m tests.histories --seed 7`: one run and its verdict; `--runs 100`: so many seeds, without those that passed this commit.
+"""`python -m tests.histories --seed 7`: one run and its verdict, `--seed 7 9`: two; `--runs 100`: so many seeds, without those that passed this commit.
 
 Status 1 if anything is wrong. The history of such a run is kept in .data/histories, and `--check FILE` judges it again.
 """
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from registry.servers.testing import keep_bytecode
 from tests.chaos.service import PROJECT
 from tests.histories import entries
 from tests.histories.checker import check
@@ -59,20 +60,25 @@ class Runs:
         """Whether all passed."""
         with Live(self, console=self.console, refresh_per_second=4):
             for seed in self.seeds:
-                self.run, began = Run(seed), time.monotonic()
+                self.run, began = Run(seed, log=log_of(seed)), time.monotonic()
                 good = await self._one(self.run)
                 seconds = time.monotonic() - began
-                self.console.print(f"seed {seed}: {'passed' if good else 'failed'} after {seconds:.0f} s")
+                verdict = "passed" if good else "failed"
+                self.console.print(f"seed {seed}: {verdict} after {seconds:.0f} s: {self.run.phases}", soft_wrap=True)
                 self.passed, self.failed = self.passed + good, self.failed + (not good)
                 if good:
                     passed.add(seed)
+                    log_of(seed).unlink()
             self.run = None
         return not self.failed
 
     async def _one(self, run: Run) -> bool:
         try:
             lines = await run.record()
-        except (Exception, ExceptionGroup) as error:
+        except BaseException as error:
+            if not is_of_the_run(error):
+                raise
+            entries.write(KEPT / f"{run.seed}.jsonl", run.recorder.finish())
             self.console.print_exception()
             self.console.print(f"[bold red]seed {run.seed}: {run.doing}: {type(error).__name__}: {error}")
             return False
@@ -95,6 +101,17 @@ class Runs:
         return table
 
 
+def log_of(seed: int) -> Path:
+    """What the service said. It is kept where the seed failed."""
+    return KEPT / f"{seed}.log"
+
+
+def is_of_the_run(error: BaseException) -> bool:
+    """Whether an error is one of the run, and so its verdict. A cancellation is, unless this very task is cancelled."""
+    task = asyncio.current_task()
+    return not isinstance(error, KeyboardInterrupt | SystemExit) and not (task and task.cancelling())
+
+
 def judged(name: str, lines: list[Line], console: Console) -> bool:
     """Whether nothing is wrong; what is wrong is shown, and the history kept."""
     file = KEPT / f"{name}.jsonl"
@@ -110,14 +127,15 @@ def judged(name: str, lines: list[Line], console: Console) -> bool:
 
 
 async def main(options: argparse.Namespace) -> int:
+    keep_bytecode()
     console = Console()
     os.umask(0o022)
     KEPT.mkdir(parents=True, exist_ok=True)
     if options.check:
         return not judged("checked-again", entries.read(options.check), console)
     passed = Passed(PASSED, commit)
-    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.runs)
-    left = [seed for seed in seeds if options.seed is not None or seed not in passed.seeds]
+    seeds = options.seed or range(options.first, options.first + options.runs)
+    left = [seed for seed in seeds if options.seed or seed not in passed.seeds]
     if skipped := len(seeds) - len(left):
         console.print(f"{skipped} of {len(seeds)} seeds have passed this commit already")
     good = await Runs(left, console).all(passed)
@@ -128,7 +146,7 @@ async def main(options: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
-    parser.add_argument("--seed", type=int, help="this one only, and in any case")
+    parser.add_argument("--seed", type=int, nargs="+", help="these only, in this order, and in any case")
     parser.add_argument("--runs", type=int, default=100, help="seeds, in their order")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--check", type=Path, metavar="FILE", help="judge a history that was kept")

@@ -154,7 +154,7 @@ class DeadLetter(Entry, kw_only=True, frozen=True, tag="dead letter"):
 
 class End(Entry, kw_only=True, frozen=True, tag="end"):
     """`purged_until`: numbers of events up to there may be missing, by a purge. `waiting`: messages of the queue that nobody
-    read. `lease`: seconds that a lease of the queue lasts at least."""
+    read. `lease`: seconds that a lease of the queue lasts at least. `differences`: that reconciliation with the processors found."""
 
     seed: int
     commit: str
@@ -162,6 +162,8 @@ class End(Entry, kw_only=True, frozen=True, tag="end"):
     purged_until: int
     summary: dict[str, Any]
     books: list[str]  # what check_books found
+    differences: list[str] = []
+    traces: list[str] = []  # lines of the service's log with a stack trace
     waiting: int
     lease: float
     surprises: list[str]  # answers that no client should get

@@ -64,8 +64,10 @@ JOIN payments_payment p ON p.tenant_id = l.tenant_id AND p.id = l.payment_id
 JOIN payments_processor r ON r.id = l.processor_id
 GROUP BY 1, 2, 3, 4
 """
+_DIFFERENCES = "SELECT kind || ' of ' || key FROM payments_difference WHERE resolution = ''"
 _JOBS = "SELECT uuid::text AS job, status, attempt AS attempts FROM queueing_job WHERE kind LIKE 'bed.nap%'"
 KIND = "payment"  # of the spill's records
+TRACE, LONGEST_TRACE = "Traceback (most recent call last)", 500  # characters
 _STORED = {StoredPayment: _PAYMENTS, StoredRefund: _REFUNDS, StoredEvent: _EVENTS, Lines: _LINES, StoredJob: _JOBS}
 
 
@@ -92,6 +94,11 @@ def _asked(service: Service, question: str) -> list[tuple[Any, ...]]:
         return connection.execute(question, [TENANT]).fetchall()
 
 
+def _all(service: Service, question: str) -> list[tuple[Any, ...]]:
+    with service.connect() as connection:
+        return connection.execute(question).fetchall()
+
+
 # -- The end -----------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +114,8 @@ async def state(site: Site, traffic: Traffic, *, seed: int, surprises: list[str]
         purged_until=purged_until,
         summary=await asyncio.to_thread(service.get, "/payments-summary"),
         books=books,
+        differences=[difference for (difference,) in _all(service, _DIFFERENCES)],
+        traces=list(_traces(service)),
         waiting=waiting,
         lease=LEASE,
         surprises=surprises,
@@ -154,6 +163,12 @@ def _set_aside(service: Service) -> Iterator[Line]:
 def _ran(service: Service) -> Iterator[Line]:
     if service.journal.exists():
         yield from (Ran(moment=decode(line)) for line in service.journal.read_bytes().splitlines())
+
+
+def _traces(service: Service) -> Iterator[str]:
+    """The ends of the lines with a stack trace: what is expected of strikes is said in words."""
+    with (service.data / "up.log").open(errors="replace") as log:
+        yield from (line.strip()[-LONGEST_TRACE:] for line in log if TRACE in line)
 
 
 async def _books(service: Service) -> list[str]:

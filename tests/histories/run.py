@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tests.bed.receiver import Heard, Receiver
@@ -19,6 +21,7 @@ from tests.histories import final, prepared
 from tests.histories.disks import small_disks
 from tests.histories.entries import Delivered, Line, Struck
 from tests.histories.payers import CARD, Payer, Refunder, Shop, once, until_quiet
+from tests.histories.phases import STRUCK, Phases
 from tests.histories.readers import Looking
 from tests.histories.recorder import Recorder
 from tests.histories.strikes import AWAY, Planned, Site, Strike, planned
@@ -29,6 +32,7 @@ STRIKE_LIMIT = 90.0 * SCALE  # seconds for one strike, with what it needs to beg
 WHOLE_LIMIT = 60.0 * SCALE  # seconds until the service is ready again
 SETTLE_LIMIT = 90.0 * SCALE  # seconds until everything is settled after the last one
 PURGE_LIMIT = 60.0 * SCALE  # seconds until a purge is answered
+RUN_LIMIT = 600.0 * SCALE  # seconds of a whole run: whatever it waits for, a seed ends with a verdict
 PAYMENTS, REFUNDS, JOBS, PUSHES = (
     6.0,
     4.0,
@@ -42,29 +46,46 @@ QUEUE = "history"
 
 
 class Run:
-    """What a seed makes of it. `doing` says where it is."""
+    """What a seed makes of it. `doing` says where it is. The service's log is copied to the file `log` in any case."""
 
-    def __init__(self, seed: int, *, seconds: float = SECONDS, strikes: tuple[int, int] = STRIKES) -> None:
-        self.seed, self.seconds = seed, seconds
+    def __init__(
+        self,
+        seed: int,
+        *,
+        seconds: float = SECONDS,
+        strikes: tuple[int, int] = STRIKES,
+        log: Path | None = None,
+    ) -> None:
+        self.seed, self.seconds, self.log = seed, seconds, log
         dice = random.Random(seed)
         self.dice = {name: random.Random(dice.getrandbits(64)) for name in CLIENTS}
         self.strikes = planned(self.dice["strikes"], strikes=dice.randint(*strikes), seconds=seconds)
         self.purges_after = dice.randrange(len(self.strikes)) if dice.random() < PURGED else None
-        self.doing = "starting"
+        self.phases = Phases("starting")
         self.recorder = Recorder()
         self._webhooks: set[str] = set()  # ids that were heard
         self._under_load = True
 
+    @property
+    def doing(self) -> str:
+        return self.phases.now
+
     async def record(self) -> list[Line]:
-        """Everything that was asked, answered and done, and what is there at the end."""
-        async with AsyncExitStack() as stack:
+        """Everything that was asked, answered and done, and what is there at the end. Raises TimeoutError after RUN_LIMIT."""
+        async with asyncio.timeout(RUN_LIMIT), AsyncExitStack() as stack:
             receiver = await stack.enter_async_context(Receiver())
             stripe = await stack.enter_async_context(sandbox_stripe())
             others = {CARD: stripe.url}
             service = await stack.enter_async_context(running(others=others, fill=prepared.fill, disks=small_disks))
             receiver.answers_by(self._heard)
+            stack.callback(self._ends, service)
             await prepared.add_endpoint(service, receiver.url)
             return await self._run(Site(service, stripe))
+
+    def _ends(self, service: Service) -> None:
+        self.phases.begin("ending")
+        if self.log:
+            shutil.copyfile(service.data / "up.log", self.log)
 
     def _heard(self, heard: Heard) -> bytes:
         """Under load one in ten is answered with an error at first, so that it is sent again; a third try would be minutes later."""
@@ -102,19 +123,21 @@ class Run:
                     await load.enter_async_context(client.sending())
                 await load.enter_async_context(traffic.flowing())
                 await self._strike(site, shop, looking)
-                self.doing, self._under_load = "healing", False
+                self._under_load = False
+                self.phases.begin("healing")
                 await self._whole(service)
-            self.doing = "settling"
+                self.phases.begin("last requests")
+            self.phases.begin("settling")
             await until_settled(service, before=datetime.now(UTC), within=SETTLE_LIMIT)
             await self._until(lambda: final.left(service), "all refunds, jobs and webhooks are done")
             await self._until(lambda: final.behind(service, looking.latest), "the watchers have seen everything")
-            self.doing = "reading"
+            self.phases.begin("reading")
             async with looking.session("last") as session:
                 await looking.all_pages(session)
                 await once(session, "GET", "/payments-summary")
         surprises = [one for client in (*payers, refunder, jobs) for one in client.surprises]
         surprises += traffic.book.surprises
-        self.doing = "reading the books"
+        self.phases.begin("reading the books")
         lines = self.recorder.finish()
         return lines + await final.state(site, traffic, seed=self.seed, surprises=surprises)
 
@@ -137,7 +160,7 @@ class Run:
 
     async def _strike(self, site: Site, shop: Shop, looking: Looking) -> None:
         for number, strike in enumerate(self.strikes):
-            self.doing = "load"
+            self.phases.begin("load")
             await asyncio.sleep(strike.after)
             await self._one(site, strike)
             if number == self.purges_after:
@@ -147,7 +170,8 @@ class Run:
     async def _one(self, site: Site, planned: Planned) -> None:
         """The service may not have recovered from the strike before."""
         strike, began = planned.strike, self.recorder.now()
-        self.doing, missing = str(strike), strike.missing()
+        missing = strike.missing()
+        self.phases.begin(str(strike), under=STRUCK)
         if not missing:
             async with AsyncExitStack() as struck, asyncio.timeout(STRIKE_LIMIT):
                 while not await self._begun(struck, site, strike):
@@ -166,7 +190,7 @@ class Run:
 
     async def _purge(self, service: Service, shop: Shop, looking: Looking) -> None:
         """Nobody sends meanwhile: what is sent again after a purge would be another payment under the same id."""
-        self.doing = "purging"
+        self.phases.begin("purging")
         await until_quiet(shop)
         async with looking.session("purge") as session, asyncio.timeout(PURGE_LIMIT):
             while True:

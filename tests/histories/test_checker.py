@@ -272,6 +272,8 @@ FAULTS: dict[str, tuple[list[Line], set[Kind]]] = {
     "a summary that counts what was not asked for": ([*clean(), summary(0.5, 1, 10.0)], {Kind.SUMMARY}),
     "a summary without what was seen": ([*clean(), summary(4.0, 0, 0.0)], {Kind.SUMMARY}),
     "a difference in the books": (ended(clean(), books=["ledger line 1"]), {Kind.BOOKS}),
+    "a difference with a processor": (ended(clean(), differences=["missing_here of 1"]), {Kind.DIFFERENCES}),
+    "a stack trace in the log": (ended(clean(), traces=["struct.error"]), {Kind.TRACE}),
     "an error of the server": ([*clean(), asked("GET", "/payments-summary", 1.0, 500)], {Kind.ANSWER}),
     "a refund accepted and lost": (
         [*clean(), REFUNDED],

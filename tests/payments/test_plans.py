@@ -317,6 +317,8 @@ ASKED: dict[str, tuple] = {
     "reconciliation/booked": (SQL["reconciliation"]["booked"], WINDOW, 20),
     "reconciliation/ours": (comparison.SQL["ours"], {**WINDOW, "every": 1, "first": 0}, 60),
     "reconciliation/known": (comparison.SQL["known"], {"tenant": TENANT, "correlations": [named(1), named(2)]}, 20),
+    "reconciliation/refunds_under_way": (comparison.SQL["refunds_under_way"], {"tenant": TENANT, "payments": [1, 4], "under_way": 900.0}, 10),
+    "reconciliation/purged_at": (SQL["reconciliation"]["purged_at"], ONE, 5),
     "reconciliation/insert": (SQL["reconciliation"]["insert"], FOUND, 20),
     "sandbox/book": (SQL["sandbox"]["book"], {**keys(1, 2, amount=1, currency="BRL", requested_at=AT), "correlation": [named(1), named(20001)]}, 5),
     "sandbox/look_up": (SQL["sandbox"]["look_up"], ONE, 5),

@@ -6,18 +6,23 @@ from uuid import UUID
 import pytest
 
 from payments.books import ledger
+from payments.books.purge import purge
 from payments.models import (
     Attempt,
     Difference,
     Payment,
+    Refund,
 )
 from payments.reconciliation import comparison, operate
 from payments.reconciliation.comparison import Window
+from payments.reconciliation.matching import UNDER_WAY
+from payments.refunds import refunds
+from payments.refunds.work import RefundWork
 from registry.edge.api import iso
 from tests.bed.stripe import sandbox_stripe
 from tests.factories import by_hand, in_thread, make_stripe
 from tests.payments.comparing import HOUR, WHY, compare, found, the_difference
-from tests.settling import accept, settle_all
+from tests.settling import accept, opened, settle_all, settle_due
 
 
 @pytest.fixture
@@ -72,6 +77,52 @@ async def test_a_refund_made_at_stripe_is_a_difference(tenant, stripe, paid):
 
     one = await the_difference("refunded")
     assert (one.correlation_id, one.our_refunded, one.their_refunded) == (paid[1], 0, 300)
+
+
+async def test_a_refund_in_progress_is_no_difference_until_it_is_stuck(tenant, stripe, paid):
+    await refunds.refund(tenant_id=tenant.pk, correlation_id=paid[1], amount=300)
+    stripe.fails("drop_after", on="POST /v1/refunds*")  # returned there, and we never hear of it
+    await send_refunds()
+
+    assert (await compare_now(tenant)).differences == 0
+
+    await in_thread(Refund.objects.update, changed_at=datetime.now(UTC) - UNDER_WAY)
+    await compare_now(tenant)
+    one = await the_difference("refunded")
+    assert (one.our_refunded, one.their_refunded) == (0, 300)
+
+
+async def test_a_refund_that_is_returned_while_its_payment_is_compared_is_no_difference(
+    tenant, stripe, paid, monkeypatch
+):
+    read = comparison._ours
+
+    async def read_before_it(*arguments, **options):
+        ours = await read(*arguments, **options)
+        await refunds.refund(tenant_id=tenant.pk, correlation_id=paid[1], amount=300)
+        await send_refunds()
+        return ours
+
+    monkeypatch.setattr(comparison, "_ours", read_before_it)
+
+    assert (await compare_now(tenant)).differences == 0
+    assert (await in_thread(Payment.objects.get, correlation_id=paid[1])).refunded == 300
+
+
+async def test_bookings_of_payments_that_were_purged_are_no_differences(tenant, stripe, paid):
+    await purge(tenant_id=tenant.pk)
+    await accept(tenant, 1, method={"paymentMethod": "pm_card_visa"})
+    await settle_all(tenant)
+    intent_of(stripe, paid[0])["metadata"] = {}  # nor one that nobody could know
+
+    outcome = await compare_now(tenant)
+
+    assert (outcome.records, outcome.payments, outcome.differences) == (1, 1, 0)
+
+
+async def send_refunds() -> None:
+    async with opened(RefundWork()) as work:
+        await settle_due(work)
 
 
 async def test_a_second_intent_for_the_same_payment_is_a_duplicate(tenant, stripe, paid):

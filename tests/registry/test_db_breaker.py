@@ -1,6 +1,7 @@
 """The database breaker: an unavailable server is detected within a second on existing connections, a lock is not one, and it recovers."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
@@ -62,6 +63,21 @@ async def test_only_callers_without_an_alternative_wait_for_a_slow_statement():
     assert await db_breaker.attempt(slow, patient=True) == [(1,)]
     assert db_breaker.PATIENCE <= hurried < 1
     assert not db_breaker.current().away
+
+
+async def test_nobody_is_told_of_the_error_that_abandoned_work_ends_with(caplog: pytest.LogCaptureFixture):
+    async def fails_when_cancelled() -> None:
+        try:
+            await never()
+        except asyncio.CancelledError as error:  # a transaction is rolled back on a connection that is lost
+            raise Unavailable from error
+
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        await db_breaker.attempt(fails_when_cancelled)
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_a_busy_loop_does_not_report_the_server_as_unavailable():

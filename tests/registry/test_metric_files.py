@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
-from registry.edge.metric_files import fold, reading
+from registry.edge.metric_files import Processes, fold, read
 
 COUNTS = """
 from prometheus_client import Counter, Gauge, Histogram
@@ -35,9 +34,8 @@ def count_in_another_process(folder: Path) -> int:
 
 def scraped(folder: Path) -> dict[str, float]:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))
-    with reading(folder):
-        lines = generate_latest(registry).decode().splitlines()
+    registry.register(Processes(folder))
+    lines = generate_latest(registry).decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
@@ -73,3 +71,12 @@ def test_a_truncated_file_is_ignored(folder):
 
     assert "took_sum" in scraped(folder)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge_livesum", "histogram"])
+def test_the_file_of_a_process_that_starts_at_this_moment_has_no_counts_yet(folder, kind):
+    count_in_another_process(folder)
+    (folder / f"{kind}_123.db").touch()  # prometheus_client gives it its length next
+
+    assert scraped(folder)["took_sum"] == 1.5
+    assert [metric.name for metric in read(folder, {"counter"})] == ["paid"]

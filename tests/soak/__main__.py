@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from registry.servers.testing import keep_bytecode
 from tests.chaos.service import Service, running
 from tests.chaos.verdict import faults
 from tests.soak.readings import ALLOWED, Change, Reading, changes, read
@@ -90,6 +91,7 @@ def verdict(found: Sequence[Change]) -> Table:
 
 
 async def main(options: argparse.Namespace) -> int:
+    keep_bytecode()
     console = Console()
     with receiving() as receiver:
         async with running("--workers", "2", "--max-workers", "2") as service:

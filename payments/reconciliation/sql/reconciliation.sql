@@ -16,6 +16,10 @@ SET attempt = r.attempt + 1, leased_until = excluded.leased_until, fault = '',
 WHERE (r.finished_at IS NULL OR %(again)s) AND (r.leased_until IS NULL OR r.leased_until < now())
 RETURNING r.id, r.attempt, r.reached;
 
+-- name: purged_at
+-- When the tenant was purged last: what was sent before is compared no more.
+SELECT purged_at FROM payments_stream WHERE tenant_id = %(tenant)s AND purged_at IS NOT NULL;
+
 -- name: reach
 -- Fenced by the attempt: a worker that lost its lease writes nothing more.
 UPDATE payments_reconciliation
@@ -88,6 +92,16 @@ WHERE p.processor_id = %(processor)s AND p.tenant_id + 0 = %(tenant)s AND p.clos
 SELECT {columns}
 FROM payments_payment p
 WHERE p.correlation_id = ANY(%(correlations)s::uuid[]) AND p.tenant_id + 0 = %(tenant)s;
+
+-- name: refunds_under_way
+-- Those of these payments of which a refund changed within the last :under_way seconds: a worker may still settle it, or settled it
+-- after the payment was read.
+SELECT u.id FROM unnest(%(payments)s::bigint[]) AS u (id)
+WHERE EXISTS (
+    SELECT FROM payments_refund r WHERE r.payment_id = u.id AND r.tenant_id + 0 = %(tenant)s
+        AND r.changed_at > now() - make_interval(secs => %(under_way)s)
+    OFFSET 0
+);
 
 -- name: insert
 -- One open row per difference, however often it is found. A difference that an operator closed is not reported again until its

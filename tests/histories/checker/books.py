@@ -16,6 +16,8 @@ def books(history: History) -> Iterator[Fault]:
     yield from of(Kind.LEDGER, [*_unbalanced(history), *_unlike(history)])
     yield from of(Kind.SUMMARY, [*_final(history), *chain.from_iterable(_bounds(history))])
     yield from of(Kind.BOOKS, history.end.books)
+    yield from of(Kind.DIFFERENCES, history.end.differences)
+    yield from of(Kind.TRACE, history.end.traces)
     yield from of(Kind.ANSWER, [*history.end.surprises, *_surprises(history)])
 
 

@@ -29,9 +29,11 @@ class Kind(StrEnum):
     LEDGER = "the ledger is not what the processors booked"
     SUMMARY = "a summary that cannot be"
     BOOKS = "check_books found differences"
+    DIFFERENCES = "reconciliation found differences"
     QUEUE = "messages of the queue"
     JOBS = "jobs"
     ANSWER = "an answer no client should get"
+    TRACE = "an error that nobody expected, with its stack trace in the service's log"
 
 
 class Fault(NamedTuple):
