@@ -3,7 +3,6 @@
 import asyncio
 import os
 import resource
-import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -100,7 +100,7 @@ async def postgres_stats(_request: HttpRequest, _principal: Principal) -> HttpRe
 
 
 def _worker() -> dict[str, Any]:
-    return {"hostname": socket.gethostname(), "workerId": str(os.getpid())}
+    return {"hostname": settings.REGISTRY_HOST, "workerId": str(os.getpid())}
 
 
 def _process() -> dict[str, Any]:

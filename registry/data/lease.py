@@ -8,8 +8,9 @@ when done twice.
 import logging
 import os
 import secrets
-import socket
 from pathlib import Path
+
+from django.conf import settings
 
 from registry.data import database, db_breaker
 from registry.errors import Unavailable
@@ -23,7 +24,7 @@ RENEW_EVERY = 1.0  # seconds between two calls of `hold`, by the holder and by t
 
 def new_holder() -> str:
     """A name that no other process, and no other loop of this one, has."""
-    return f"{socket.gethostname()[:250]} {os.getpid()} {secrets.token_hex(4)}"
+    return f"{settings.REGISTRY_HOST} {os.getpid()} {secrets.token_hex(4)}"
 
 
 class HeldLease:

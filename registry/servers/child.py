@@ -49,7 +49,7 @@ class Process:
         self.popen = subprocess.Popen(
             part.command,
             cwd=PROJECT,
-            env=environ,
+            env={**environ, "REGISTRY_PROCESS": part.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -37,10 +37,10 @@ def configuration(application: Any, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(application, **options | more)
 
 
-def main(handle: int) -> None:
-    config = configuration("registry.asgi:application")
+def main(handle: int, application: str) -> None:
+    config = configuration(application)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=handle)])
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -74,7 +74,8 @@ class Supervisor:
 
     def start(self) -> None:
         self.keepers = {part.name: Keeper(part, self.environ) for part in self.parts}
-        self.groups = [self.group_of_no_pool(), *map(self.group_of, self.plan.pools)]
+        pools = [self.group_of_no_pool(), *map(self.group_of, self.plan.pools)]
+        self.groups = pools if self.plan.does("worker") else []
         for group in self.groups:
             group.start()
 

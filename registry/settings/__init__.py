@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import socket
 import sys
 from pathlib import Path
 
@@ -241,6 +242,16 @@ RQ_SHOW_ADMIN_LINK = False
 # Switches between queued and inline (registry.models.Flag); payments defines their admin page.
 WAFFLE_FLAG_MODEL = "registry.Flag"
 WAFFLE_ENABLE_ADMIN_PAGES = False
+
+# -- This host, among those that share the database and Redis (docs/scale.md) ---------------------------
+REGISTRY_HOST = os.environ.get("REGISTRY_HOST", "") or socket.gethostname()[:63]
+if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", REGISTRY_HOST):
+    raise ImproperlyConfigured(f"REGISTRY_HOST wants up to 63 of letters, digits, and . _ -, got {REGISTRY_HOST!r}")
+# `up` sets both for its processes: its --role, and the name of the part.
+REGISTRY_ROLE = os.environ.get("REGISTRY_ROLE", "") or "all"
+REGISTRY_PROCESS = os.environ.get("REGISTRY_PROCESS", "")
+if REGISTRY_ROLE not in ("all", "web", "worker", "housekeeping"):
+    raise ImproperlyConfigured(f"REGISTRY_ROLE wants all, web, worker or housekeeping, got {REGISTRY_ROLE!r}")
 
 # -- Registry's own --------------------------------------------------------------------------------
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it

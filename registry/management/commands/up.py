@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from registry.management.base import service_name
 from registry.servers import embedded, interpreter, listening, supervisor
-from registry.servers.plan import ServicePlan, add_arguments
+from registry.servers.plan import ROLES, ServicePlan, add_arguments
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Command(BaseCommand):
         add_arguments(parser)
 
     def handle(self, **options: Any) -> None:
-        names = ("host", "port", "web", "workers", "max_workers", "demo")
+        names = ("host", "port", "web", "workers", "max_workers", "demo", "role")
+        refuse_useless_options(options)
         plan = ServicePlan(
             data=Path(settings.REGISTRY_DATA),
             host_header=host_header(),
@@ -58,6 +59,15 @@ class Command(BaseCommand):
             supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, import_string(SCALES))
         for number in (signal.SIGTERM, signal.SIGINT):  # a second signal changes nothing: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
+
+
+def refuse_useless_options(options: dict[str, Any]) -> None:
+    """Raises CommandError for options that a host of this role could not follow."""
+    does, role = ROLES[options["role"]], options["role"]
+    if options["pool"] and "worker" not in does:
+        raise CommandError(f"--pool wants a role with workers, all or worker, not {role}")
+    if options["demo"] and "web" not in does:
+        raise CommandError(f"--demo wants a role with web processes, all or web, not {role}")
 
 
 def refuse_public_host(host: str) -> None:

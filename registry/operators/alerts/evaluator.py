@@ -7,7 +7,6 @@ and stored when it is back. `increase` and `rate` of a process that takes over b
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -264,7 +263,7 @@ class Evaluators:
     """Both evaluators of a web process."""
 
     def __init__(self) -> None:
-        host = socket.gethostname()[:255]
+        host = settings.REGISTRY_HOST
         lock = HeldFile(Path(settings.REGISTRY_DATA) / "alerts.lock", new_holder())
         self.all = [AlertEvaluator("service", "", HeldLease("alerts")), AlertEvaluator("host", host, lock)]
         self._tasks = [background(one.run()) for one in self.all]
