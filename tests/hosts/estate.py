@@ -20,13 +20,12 @@ import psycopg
 from registry.servers import embedded
 from registry.servers.processes import children, descendants, free_port, read_proc
 from tests import secret_forms
-from tests.bed import RemoteProcessor, template
+from tests.bed import RemoteProcessor, clocks, template
 from tests.bed.running import PROJECT
 from tests.waiting import SCALE
 
 LIMIT = 60.0 * SCALE  # seconds for what takes a few
 PROBE_LIMIT = 5.0 * SCALE  # seconds for one answer
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 class Host:
@@ -41,8 +40,7 @@ class Host:
         self.url = f"http://127.0.0.1:{self.port}"
         self.environ = {**template.service_environment(self.data), **estate.shared, "REGISTRY_HOST": name, **settings}
         if clock:
-            # Timers use the monotonic clock, which a wrong wall clock leaves alone.
-            self.environ |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{clock:+d}s", "DONT_FAKE_MONOTONIC": "1"}
+            self.environ |= clocks.variables(clock)
         self.popen: subprocess.Popen[bytes] | None = None
 
     def up(self) -> Self:

@@ -158,7 +158,7 @@ async def test_without_redis_each_chore_runs_at_its_interval_even_if_others_fail
     monkeypatch.setattr(chores, "CHORES", made)
 
     task = asyncio.create_task(entry._housekeep())
-    await eventually(lambda: done.count("fails") == 2)
+    await eventually(lambda: len(done) >= 5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -181,7 +181,8 @@ async def test_without_redis_and_database_chores_log_it_once(monkeypatch, caplog
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert [record.message for record in caplog.records] == ["a chore was skipped; it runs again at its next time"]
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["a chore was skipped; it runs again at its next time"]
 
 
 # -- The spill in Redis ------------------------------------------------------------------------------------------
