@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -100,7 +101,7 @@ def migrate(data: Path) -> None:
         try:
             call_command("migrate", interactive=False, verbosity=0)
             return
-        except OperationalError as error:
+        except (OperationalError, psycopg.OperationalError) as error:
             if time.monotonic() > deadline:
                 raise CommandError(f"the database cannot be reached: {error}") from error
             log.warning("the database cannot be reached, trying again: %s", str(error).splitlines()[0])
