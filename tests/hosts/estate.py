@@ -34,7 +34,7 @@ class Host:
     def __init__(self, estate: "Estate", name: str, *options: str, clock: int = 0, **settings: str) -> None:
         """`clock`: seconds by which its wall clock is wrong; `settings`: environment variables."""
         self.estate, self.name, self.options = estate, name, options
-        self.data = estate.folder / name
+        self.data = estate.folder / name.replace(" ", "-")
         self.data.mkdir()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -107,6 +107,11 @@ class Host:
         assert self.popen
         self.popen.send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self.popen.wait, LIMIT)
+
+    def ended(self) -> str:
+        """What an `up` that does not start says."""
+        assert self.popen and self.popen.wait(LIMIT) == 1
+        return self.log
 
     def close(self) -> None:
         if self.is_up:

@@ -11,13 +11,15 @@ from typing import Any
 
 import psycopg
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils.module_loading import import_string
 
 from registry.management.base import service_name
-from registry.servers import embedded, interpreter, listening, supervisor
+from registry.operators.hosts.heartbeat import Heartbeat, refuse_misfit
+from registry.servers import embedded, interpreter, listening, release, supervisor
 from registry.servers.plan import ROLES, ServicePlan, add_arguments
 
 log = logging.getLogger(__name__)
@@ -57,9 +59,26 @@ class Command(BaseCommand):
             os.environ["REGISTRY_ID"] = (
                 service_name()
             )  # for all child processes, also those that start without the database
-            supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, import_string(SCALES))
+            os.environ["REGISTRY_HOST"], os.environ["REGISTRY_VERSION"] = settings.REGISTRY_HOST, release.version()
+            plan = replace(plan, port=listener.getsockname()[1])
+            join()
+            settings.DB_POOL_MIN = 1  # of the supervisor itself, which asks for one thing after the other
+            reports = Heartbeat(role=plan.role, version=release.version(), address=plan.address)
+            supervisor.run(plan, listener, import_string(SCALES), reports)
         for number in (signal.SIGTERM, signal.SIGINT):  # a second signal changes nothing: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
+
+
+def join() -> None:
+    """Raises CommandError where another running host has this one's name, or none of its secret keys."""
+    try:
+        refuse_misfit()
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from None
+    except DatabaseError as error:  # it went away since the migrations: then nobody is known to run
+        log.warning("other hosts are unknown", extra={"error": repr(error)})
+    finally:
+        connections.close_all()
 
 
 def refuse_useless_options(options: dict[str, Any]) -> None:
