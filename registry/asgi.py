@@ -23,7 +23,7 @@ from payments.api import socket_urls
 from payments.settle import inline
 from queueing import spill
 from queueing.jobs import urls as jobs
-from registry.data import identity, loop_watch
+from registry.data import clock_watch, identity, loop_watch
 from registry.data.loop import end_loop
 from registry.edge import proxies, sockets
 from registry.edge.handler import LeanHandler
@@ -86,6 +86,7 @@ async def lifespan(start: Callable[[], Awaitable[None]], receive, send) -> None:
     await receive()
     try:
         loop_watch.watches.get()
+        clock_watch.watches.get()
         await start()
         await send({"type": "lifespan.startup.complete"})
         await receive()

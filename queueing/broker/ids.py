@@ -1,9 +1,10 @@
 """Public ids: partitions as UUIDs of version 8 that contain tenant and number, messages and leases as UUIDs of version 7."""
 
 import os
-import time
 from functools import lru_cache
 from uuid import UUID
+
+from registry.data import clock
 
 _NUMBER_BITS = 62
 
@@ -33,7 +34,7 @@ def new_id() -> UUID:
     """A UUID of version 7, ordered by time to the millisecond."""
     random = int.from_bytes(os.urandom(10))
     value = (
-        (time.time_ns() // 1_000_000) << 80 | (7 << 76) | (random >> 68) << 64 | (2 << 62) | random & ((1 << 62) - 1)
+        int(clock.timestamp() * 1000) << 80 | (7 << 76) | (random >> 68) << 64 | (2 << 62) | random & ((1 << 62) - 1)
     )
     return UUID(int=value)
 

@@ -16,7 +16,7 @@ from queueing import spill
 from queueing.work import chore_runs
 from queueing.work.drain import Drain, forever
 from queueing.work.work import Work
-from registry.data import chores, database, faults, loop_watch
+from registry.data import chores, clock_watch, database, faults, loop_watch
 from registry.data.lease import HeldLease, renewing
 from registry.data.loop import end_loop
 from registry.errors import Unavailable
@@ -59,6 +59,7 @@ def drain(*queues: str, pool: str = "", takes: Sequence[str] = (), pool_size: st
 async def _drain(queues: Sequence[str], pool: str, takes: Sequence[str], pool_size: str) -> None:
     parent = os.getppid()
     loop_watch.watches.get()
+    clock_watch.watches.get()
     drains = [Drain(DRAINS[queue](), pool=pool, takes=takes, pool_size=pool_size) for queue in queues]
     loop = asyncio.get_running_loop()
 

@@ -161,6 +161,15 @@ class Estate:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
+    async def command(self, *arguments: str) -> Any:
+        """What a command of manage.py says, as JSON."""
+        environ = {**template.service_environment(self.servers), **self.shared}
+        command = [sys.executable, "manage.py", *arguments]
+        said = await asyncio.to_thread(
+            subprocess.run, command, cwd=PROJECT, env=environ, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return json.loads(said.stdout)
+
     async def pay(self, host: Host, **more: Any) -> str:
         """Returns the id of the accepted payment."""
         return (await host.asks("/payments", body={"amount": "19.90", **more}))["correlationId"]

@@ -10,13 +10,13 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from django.conf import settings
 
-from registry.data import refusals
+from registry.data import clock, refusals
 from registry.data.lease import RENEW_EVERY, HeldLease, new_holder
 from registry.data.loop import PerLoop, background
 from registry.errors import Unavailable
@@ -52,7 +52,7 @@ class Clock:
     """The time by which rules are evaluated. Tests pass another one, and wait for no minutes."""
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return clock.now()
 
     def monotonic(self) -> float:
         return time.monotonic()
