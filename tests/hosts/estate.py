@@ -42,8 +42,10 @@ class Host:
         if clock:
             self.environ |= clocks.variables(clock)
         self.popen: subprocess.Popen[bytes] | None = None
+        self.starts = 0
 
     def up(self) -> Self:
+        self.starts += 1
         with (self.data / "up.log").open("ab") as log:
             command = [sys.executable, "manage.py", "up", "--port", str(self.port), *self.options]
             self.popen = subprocess.Popen(command, cwd=PROJECT, env=self.environ, stdout=log, stderr=log)
@@ -65,6 +67,14 @@ class Host:
 
     async def ready(self) -> Self:
         await self.says(f"ready {self.url}")
+        return self
+
+    async def ready_again(self) -> Self:
+        """After another start, whose lines follow those of the ones before."""
+        deadline = time.monotonic() + LIMIT
+        while self.log.count(f"ready {self.url}") < self.starts:
+            assert time.monotonic() < deadline and self.is_up, f"{self.name} is not ready again\n{self.log[-6000:]}"
+            await asyncio.sleep(0.05)
         return self
 
     def get(self, path: str, *, key: str = "", body: Any = None) -> Any:
@@ -158,7 +168,7 @@ class Estate:
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.shared["DATABASE_URL"], autocommit=True) as connection:
-            cursor = connection.execute(statement, parameters)
+            cursor = connection.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     async def command(self, *arguments: str) -> Any:
