@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from registry.models import HOST_SILENT_AFTER, Host
@@ -23,7 +23,7 @@ class HostAdmin(TenantScoped):
 
     section, place, purpose = WATCH, 4, "Which machines run the service, and what each does."
     tenant_path = ""
-    list_display = ["label", "state", "role", "version", "where", "parts_running", "clock", "heartbeat", "running"]
+    list_display = ["label", "state", "role", "version", "where", "parts_running", "clock", "heartbeat"]
     list_filter = ["role", "version"]
     fields = ("name", "state", "role", "version", "where", "running", "heartbeat", "clock", "parts")
     readonly_fields = fields
@@ -38,7 +38,7 @@ class HostAdmin(TenantScoped):
 
     @admin.display(description="state")
     def state(self, host: Host) -> SafeString:
-        silent_for: timedelta = host.now - host.heartbeat_at  # type: ignore[attr-defined]
+        silent_for = _silent_for(host)
         if silent_for < HOST_SILENT_AFTER:
             return pill("●", "green", "reports")
         return pill("✕", "red", f"silent for {ago(silent_for.total_seconds())}")
@@ -49,6 +49,8 @@ class HostAdmin(TenantScoped):
 
     @admin.display(description="processes")
     def parts_running(self, host: Host) -> str:
+        if _silent_for(host) >= HOST_SILENT_AFTER:
+            return "unknown"
         running = sum(one["pid"] > 0 for one in host.processes)
         return f"{running} of {len(host.processes)} run"
 
@@ -65,12 +67,17 @@ class HostAdmin(TenantScoped):
         return pill("!", "amber", f"{abs(host.clock_offset):.1f} s {way}")
 
     @admin.display(description="last heartbeat")
-    def heartbeat(self, host: Host) -> SafeString | str:
-        return exact(host.heartbeat_at)
+    def heartbeat(self, host: Host) -> SafeString:
+        return format_html("{} · {} ago", exact(host.heartbeat_at), ago(_silent_for(host).total_seconds()))
 
     @admin.display(description="running for")
     def running(self, host: Host) -> str:
         return ago((host.now - host.started_at).total_seconds())  # type: ignore[attr-defined]
+
+
+def _silent_for(host: Host) -> timedelta:
+    """Since its last report, by PostgreSQL's clock."""
+    return host.now - host.heartbeat_at  # type: ignore[attr-defined]
 
 
 def _described(process: dict) -> str:

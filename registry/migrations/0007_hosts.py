@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
                         ),
                     ),
                     ("role", models.CharField(help_text="all, web, worker or housekeeping", max_length=20)),
-                    ("version", models.CharField(help_text="of the code", max_length=63)),
+                    ("version", models.CharField(help_text="of its code", max_length=63)),
                     ("address", models.CharField(help_text="where it answers /health and /metrics", max_length=255)),
                     ("keys", models.JSONField(default=list, editable=False, help_text="digests of its secret keys")),
                     ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),

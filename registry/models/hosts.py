@@ -29,7 +29,7 @@ class Host(AsyncModelMixin, models.Model):
         max_length=32, editable=False, help_text="digest of machine and data folder: two hosts may not have one name"
     )
     role = models.CharField(max_length=20, help_text="all, web, worker or housekeeping")
-    version = models.CharField(max_length=63, help_text="of the code")
+    version = models.CharField(max_length=63, help_text="of its code")
     address = models.CharField(max_length=255, help_text="where it answers /health and /metrics")
     keys = models.JSONField(default=list, editable=False, help_text="digests of its secret keys")
     started_at = models.DateTimeField(db_default=Now())

@@ -56,6 +56,7 @@ async def test_hosts_are_upgraded_one_after_the_other_and_every_payment_is_accep
     async with estate() as site:
         first, second = (site.host(name, REGISTRY_VERSION="1") for name in ("first", "second"))
         await asyncio.gather(first.up().ready(), second.up().ready())
+        await site.command("processor", "add", "shop", "played", "--kind", "sandbox", "--fee", "0.5", "--json")
         sender = Sender(site, [first, second])
         sending = asyncio.create_task(sender.send())
 
@@ -82,7 +83,7 @@ async def test_hosts_are_upgraded_one_after_the_other_and_every_payment_is_accep
 
 async def _the_old_release_works_on_the_new_schema(site: Estate, host: Host) -> None:
     """Each kind of work: what it claims, settles and tells was prepared before the columns were added."""
-    payment = await site.pay(host)
+    payment = await site.pay(host, processor="played")
     await site.settled(host, payment)
     await host.asks(f"/payments/{payment}/refunds", body={"amount": "1.00"})
     job = await host.asks("/jobs", body={"kind": "http", "input": {"url": f"{site.default.url}/payments-summary"}})
