@@ -114,8 +114,8 @@ async def _housekeep() -> None:
 async def _run_when_due() -> None:
     """While this process holds the lease, as cron does with Redis: one of all hosts runs what is due."""
     parent, cron = os.getppid(), HeldLease(chore_runs.CRON)
-    end = time.monotonic() + DRAIN_SECONDS
     async with renewing(cron):
+        end = time.monotonic() + DRAIN_SECONDS
         while os.getppid() == parent and time.monotonic() < end:
             for name in await _due() if cron.held else []:
                 try:
