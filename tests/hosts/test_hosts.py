@@ -102,4 +102,5 @@ async def test_hosts_that_start_at_once_on_an_empty_database_migrate_it_once():
         applied = site.sql("SELECT app, name FROM django_migrations")
 
         assert len(applied) == len(set(applied)) > 20
-        assert sum("waiting for the migrations of another host" in host.log for host in hosts) == len(hosts) - 1
+        # A host that starts late on a busy machine need not wait.
+        assert any("waiting for the migrations of another host" in host.log for host in hosts)
