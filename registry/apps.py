@@ -12,6 +12,7 @@ class RegistryConfig(AppConfig):
     def ready(self) -> None:
         from registry.operators import book_checks, database_attention, key_attention, service_alerts  # noqa: F401 - chore, gauges, rules, sources
         from registry.operators.alerts import attention, retention  # noqa: F401 - its sources and chore
+        from registry.operators.hosts import health  # noqa: F401 - its gauges, rule and source
         from registry.tenants import audit_chain  # noqa: F401 - its chore and part of check_books
 
 

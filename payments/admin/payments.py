@@ -7,7 +7,6 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -17,6 +16,7 @@ from payments.admin.lists import BookedAtFilter, PaymentHotList, StatusFilter
 from payments.admin.refund_form import refund_view, returns
 from payments.models import DeadLetter, Dispute, Payment, Processor
 from payments.states import SUCCEEDED, TERMINAL, shown_state
+from registry.data import clock
 from registry.models import Tenant
 from registry.operators.cells import ago, exact, link_to, shortened
 from registry.operators.lists import OneTenantFilter, since
@@ -152,7 +152,7 @@ class PaymentAdmin(PaymentHotList):
     def lease(self, payment: Payment) -> SafeString | str:
         if payment.lease_id is None or payment.leased_until is None:
             return "held by no worker"
-        left = (payment.leased_until - timezone.now()).total_seconds()
+        left = (payment.leased_until - clock.now()).total_seconds()
         until = f"for another {ago(left)}" if left > 0 else f"lapsed {ago(-left)} ago"
         return f"worker {payment.lease_id}, {until}"
 

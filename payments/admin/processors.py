@@ -5,7 +5,6 @@ from typing import Any
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from payments.admin.dry_run import DryRunPage
@@ -14,6 +13,7 @@ from payments.admin.processor_form import ProcessorForm, names_of_options
 from payments.models import Endpoint, Payment, Processor
 from payments.processors.options import KNOWN
 from payments.routing import accounts, operate
+from registry.data import clock
 from registry.operators.cells import ago, exact, link_to_list, pill
 from registry.operators.lists import Attaching, TenantFilter
 from registry.operators.reasoned import Reasoned
@@ -127,7 +127,7 @@ class ProcessorAdmin(DryRunPage, Attaching, Reasoned):
         endpoint = self.shared(processor)
         if endpoint is None or endpoint.polled_at is None:
             return "not asked yet"
-        asked = ago(max(0.0, (timezone.now() - endpoint.polled_at).total_seconds()))
+        asked = ago(max(0.0, (clock.now() - endpoint.polled_at).total_seconds()))
         said = "failing" if endpoint.failing else "well"
         return f"{said}, reported minimum {endpoint.min_response_ms} ms, {asked} ago"
 

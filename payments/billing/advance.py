@@ -1,13 +1,14 @@
 """Periodic work on subscriptions: trials end, dunning goes on, and each subscription is fetched from Stripe once a day."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from django.db.models import Q
 
 from payments.billing import platform, subscriptions
 from payments.billing.errors import BillingAway
 from payments.models import Subscription
+from registry.data import clock
 from registry.data.chores import chore
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ async def advance_all() -> None:
 
 
 async def _look_again() -> None:
-    old = Q(asked_at=None) | Q(asked_at__lt=datetime.now(UTC) - LOOK_AGAIN_AFTER)
+    old = Q(asked_at=None) | Q(asked_at__lt=clock.now() - LOOK_AGAIN_AFTER)
     due = Subscription.async_objects.filter(old).exclude(stripe_customer="").order_by("asked_at")
     for one in [row async for row in due[:AT_ONCE]]:
         try:

@@ -1,7 +1,6 @@
 """Invitations to join a tenant: a signed link for one e-mail address, valid once and for two weeks."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +15,7 @@ from payments.billing.errors import InvitationInvalid, StepRefused
 from payments.billing.signup import check_person
 from payments.models import Invitation
 from payments.models.billing import INVITED_FOR
+from registry.data import clock
 from registry.models import Membership, Tenant
 from registry.tenants import audit, mail
 
@@ -34,7 +34,7 @@ def _made(invitation: Invitation) -> int:
 
 
 def is_expired(invitation: Invitation) -> bool:
-    return datetime.now(UTC) - invitation.created_at >= INVITED_FOR
+    return clock.now() - invitation.created_at >= INVITED_FOR
 
 
 async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -> Invitation:
@@ -47,7 +47,7 @@ async def invite(*, tenant: Tenant, email: str, role: str, by: str, home: str) -
         raise StepRefused(errors=[{"field": field, "message": message} for field, message in wrong.items()])
     if settings.EMAIL_URL:  # without a mail server no e-mail is sent
         await limits.count_by(str(tenant.pk), limits.EMAILS, "invitation by e-mail")
-    now = datetime.now(UTC)
+    now = clock.now()
     mine = Invitation.async_objects.filter(tenant=tenant)
     async with async_atomic():
         if await mine.filter(accepted_at=None).exclude(email=email).acount() >= AT_MOST:
@@ -92,7 +92,7 @@ async def of_tenant(tenant_id: int) -> list[Invitation]:
 async def read(token: str) -> Invitation:
     """The open invitation behind a link. Raises InvitationInvalid (404)."""
     try:
-        tenant_id, pk, made = signing.loads(token, salt=SALT, max_age=INVITED_FOR)
+        tenant_id, pk, made = signing.loads(token, salt=SALT)  # `is_expired` looks at its age
     except (signing.BadSignature, ValueError, TypeError):
         raise InvitationInvalid from None
     found = await Invitation.async_objects.select_related("tenant").filter(tenant_id=tenant_id, pk=pk).afirst()
@@ -121,7 +121,7 @@ async def accept(*, invitation: Invitation, user: Any | None, password: str = ""
             open_one = Invitation.async_objects.filter(
                 tenant_id=invitation.tenant_id, pk=invitation.pk, accepted_at=None
             )
-            if not await open_one.aupdate(accepted_at=datetime.now(UTC)):
+            if not await open_one.aupdate(accepted_at=clock.now()):
                 raise InvitationInvalid
             if user.pk is None:
                 await user.async_save()

@@ -1,12 +1,11 @@
 """Rate limits by address for sign-up, sign-in and invitations: each try costs a slow password hash."""
 
-import time
 from ipaddress import IPv6Network, ip_address
 
 from django.http import HttpRequest
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
 
-from registry.data import rates
+from registry.data import clock, rates
 from registry.data.loop import sync_twin
 from registry.edge.proxies import plain
 from registry.errors import TooManyRequests
@@ -39,7 +38,7 @@ async def count_by(whom: str, item: RateLimitItem, what: str) -> None:
     """Count one try of `what` by an address or a tenant. Raises TooManyRequests (429)."""
     counted = await rates.count(item, what, whom)
     if counted is not None and not counted[0]:
-        seconds = max(1, round(counted[1].reset_time - time.time()))
+        seconds = max(1, round(counted[1].reset_time - clock.timestamp()))
         raise TooManyRequests(
             f"At most {item}. Please try again in {_in_words(seconds)}.", headers={"Retry-After": str(seconds)}
         )

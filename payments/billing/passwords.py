@@ -1,11 +1,12 @@
 """A forgotten password: a signed link by e-mail, valid once and for an hour (settings.PASSWORD_RESET_TIMEOUT)."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
-from django.contrib.auth.tokens import default_token_generator
+from django.contrib.auth.tokens import PasswordResetTokenGenerator
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
@@ -14,7 +15,7 @@ from django_async_backend.db.transaction import async_atomic
 
 from payments.billing import limits
 from payments.billing.signup import check_person
-from registry.data import database
+from registry.data import clock, database
 from registry.data.loop import PerLoop, Tasks
 from registry.errors import TooManyRequests
 from registry.tenants import audit, mail
@@ -57,12 +58,22 @@ async def _send_to_each(address: str, where: str) -> None:
             await limits.count_by(str(user.pk), limits.EMAILS_OF_A_PERSON, "password")
         except TooManyRequests:
             continue
-        link = f"{where}{reverse('password_new', args=[_id_of(user), default_token_generator.make_token(user)])}"
+        link = f"{where}{reverse('password_new', args=[_id_of(user), _links.make_token(user)])}"
         await mail.send([user.email], SUBJECT, TEXT.format(name=user.get_username(), where=where, link=link))
 
 
 def _id_of(user: Any) -> str:
     return urlsafe_base64_encode(str(user.pk).encode())
+
+
+class _Links(PasswordResetTokenGenerator):
+    """Django's, by the service's clock: one host sends the link, and another one may open it."""
+
+    def _now(self) -> datetime:
+        return clock.now().replace(tzinfo=None)
+
+
+_links = _Links()
 
 
 async def user_of(id: str, token: str) -> Any | None:
@@ -72,7 +83,7 @@ async def user_of(id: str, token: str) -> Any | None:
     except (ValueError, OverflowError):
         return None
     user = await AsyncQuerySet(get_user_model()).filter(pk=key, is_active=True).afirst() if 0 < key < 2**31 else None
-    return user if user is not None and default_token_generator.check_token(user, token) else None
+    return user if user is not None and _links.check_token(user, token) else None
 
 
 def faults_of(user: Any, password: str) -> str:

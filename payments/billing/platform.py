@@ -20,7 +20,7 @@ from payments.billing import subscriptions
 from payments.billing.errors import AlreadySubscribed, BillingAway, BillingOff
 from payments.models import Plan, Subscription
 from payments.processors.stripe.client import CONNECT_TIMEOUT, SEND_TIMEOUT, tls
-from registry.data import database
+from registry.data import clock, database
 from registry.models import Tenant
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ async def checkout(*, tenant: Tenant, plan: Plan, email: str, back: str, done: s
 
 async def _refuse_second(client: stripe.StripeClient, tenant: Tenant, customer: str) -> None:
     """Raises AlreadySubscribed (409) if a paid subscription exists, after copying it and expiring all open checkout pages."""
-    asked_at = datetime.now(UTC)
+    asked_at = clock.now()
     found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": LOOKED_AT})
     lasting = next((one for one in found.data if one.status not in OVER), None)
     if lasting is not None:
@@ -113,7 +113,7 @@ async def _trial(tenant: Tenant, plan: Plan) -> dict[str, int]:
     had = await Subscription.async_objects.filter(pk=tenant.pk).afirst()
     if had is None or had.trial_end is None:
         return {"trial_period_days": plan.trial_days}
-    goes_on = had.trial_end >= datetime.now(UTC) + TRIAL_AHEAD
+    goes_on = had.trial_end >= clock.now() + TRIAL_AHEAD
     return {"trial_end": int(had.trial_end.timestamp())} if goes_on else {}
 
 
@@ -124,7 +124,7 @@ async def _only_page(client: stripe.StripeClient, params: dict[str, Any], offer:
         return kept
     # Two clicks at once see the same latest page and so use the same key: they get one page. The minute is in it because an
     # error answer is kept with its key for a day.
-    key = f"registry:checkout:{before[0].id if before else params['customer']}:{offer}:{datetime.now(UTC):%Y%m%d%H%M}"
+    key = f"registry:checkout:{before[0].id if before else params['customer']}:{offer}:{clock.now():%Y%m%d%H%M}"
     await client.v1.checkout.sessions.create_async(params, {"idempotency_key": key})  # type: ignore[arg-type]
     return await _keep(client, await _pages(client, params["customer"]), offer)
 
@@ -182,7 +182,7 @@ async def refresh(tenant_id: int, customer: str) -> bool:
     Look-up is by customer, not by the event's subscription: an ended one must not overwrite its successor. If all have
     ended, the one that we know counts.
     """
-    asked_at = datetime.now(UTC)
+    asked_at = clock.now()
     async with account() as client:
         found = await client.v1.subscriptions.list_async({"customer": customer, "status": "all", "limit": LOOKED_AT})
     if not found.data:
@@ -251,7 +251,7 @@ async def invoices(customer: str) -> list[dict[str, Any]]:
 
 async def end(subscription: Subscription, *, wanted: bool) -> None:
     """Cancel at the end of the paid period, or undo that."""
-    asked_at = datetime.now(UTC)
+    asked_at = clock.now()
     async with account() as client:
         newest = await client.v1.subscriptions.update_async(
             subscription.stripe_subscription, {"cancel_at_period_end": wanted}

@@ -1,7 +1,6 @@
 """Sign-up of a tenant: details, users, plan, payment, live. One row holds the step; every step may be repeated."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from payments.billing.errors import StepRefused
 from payments.models import Plan, SignUp
 from payments.routing import accounts
 from registry.currencies import CURRENCIES
+from registry.data import clock
 from registry.models import SLUG, Membership, Tenant
 from registry.tenants import access, audit, mail
 
@@ -158,7 +158,7 @@ async def go_on(sign_up: SignUp, step: Step) -> None:
         return
     earlier = [one.value for one in STEPS[: STEPS.index(step)]]
     moved = SignUp.async_objects.filter(pk=sign_up.pk, step__in=earlier)
-    await moved.aupdate(step=step, changed_at=datetime.now(UTC))
+    await moved.aupdate(step=step, changed_at=clock.now())
     sign_up.step = step
 
 

@@ -12,7 +12,7 @@ from django_async_backend.db.transaction import async_atomic
 from payments.billing import dunning
 from payments.models import Plan, Subscription
 from payments.models.billing import Dunning, Paid
-from registry.data import database
+from registry.data import clock, database
 from registry.data.cache import Cached
 from registry.models import Tenant
 from registry.tenants import audit, mail
@@ -24,7 +24,7 @@ ACTOR = "billing"  # in the audit trail, for changes by time or by Stripe
 
 async def begin(*, tenant: Tenant, plan: Plan, actor: str) -> Subscription:
     """Put `tenant` on `plan` without Stripe: free, or on trial. A tenant has one trial: changing the plan keeps its end."""
-    now = datetime.now(UTC)
+    now = clock.now()
     async with async_atomic():
         found = await _locked(tenant.pk)
         if found is not None and found.plan_id == plan.pk and found.status in HELD:
@@ -68,7 +68,7 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
     Look-ups start after the change that caused them, so the look-up that started last has seen the newest state. An ended
     subscription that we do not know ended before the tenant took its current plan.
     """
-    now = datetime.now(UTC)
+    now = clock.now()
     status = dunning.STRIPE.get(newest["status"], Paid.UNPAID)
     async with async_atomic():
         found = await _locked(tenant_id)
@@ -100,14 +100,14 @@ async def copy(*, tenant_id: int, newest: Mapping[str, Any], asked_at: datetime)
 
 async def end(subscription: Subscription, *, wanted: bool) -> None:
     """Cancel a subscription without Stripe: at the end of its trial, or at once if free. Or undo that."""
-    when = (subscription.trial_end or datetime.now(UTC)) if wanted else None
+    when = (subscription.trial_end or clock.now()) if wanted else None
     await Subscription.async_objects.filter(pk=subscription.pk).aupdate(cancel_at=when)
     await advance(subscription.pk)
 
 
 async def advance(tenant_id: int) -> None:
     """Apply deadlines: the end of a trial, the next dunning step."""
-    now = datetime.now(UTC)
+    now = clock.now()
     async with async_atomic():
         found = await _locked(tenant_id)
         if found is None:

@@ -1,13 +1,13 @@
 """Sources of attention: the last proof of the ledger, and of the roll-ups, which the same proof compares with the payments."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from payments.books.ledger import PROVE_EVERY
 from payments.models import LedgerEntry
-from registry.data import database
+from registry.data import clock, database
 from registry.operators.attention import Item, Severity, counted, source
 from registry.operators.cells import address_of_list
 
@@ -71,7 +71,7 @@ async def _proven(what: str, wrong: Any) -> list[Item]:
                 admin=address_of_list(LedgerEntry),
             )
         ]
-    if datetime.now(UTC) - at > LATE:
+    if clock.now() - at > LATE:
         return [
             Item(
                 severity=Severity.WARNING,

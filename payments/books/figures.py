@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 from payments.books import ledger, summary
 from payments.models.statistics import HOUR, MINUTE, PER_DOUBLING
 from payments.states import FAILED, SUCCEEDED
-from registry.data import database
+from registry.data import clock, database
 from registry.data.chores import chore
 from registry.operators.attention import COUNTED
 
@@ -109,7 +109,7 @@ class Times:
 
 async def past(tenant_id: int, within: PastRange, now: datetime | None = None) -> dict[str, Any]:
     """Volume, success rate, times to settle, charts and balance of a range, from roll-ups: none of it reads all payments."""
-    now = now or datetime.now(UTC)
+    now = now or clock.now()
     since = within.start(now)
     of = {"tenant": tenant_id, "since": since, "width": within.width, "bin": within.bin}
     of["course_width"] = MINUTE if within.bin < HOUR else HOUR

@@ -7,7 +7,7 @@ position in that list is stored, so that an interrupted pass continues there.
 import asyncio
 import logging
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from payments.processors.base import Account
 from payments.processors.stripe.answers import TROUBLE, failure
 from payments.processors.stripe.client import Clients
 from payments.routing.routing import RoutingTable
-from registry.data import database
+from registry.data import clock, database
 from registry.data.chores import chore
 from registry.errors import Unavailable
 
@@ -72,8 +72,8 @@ async def _poll(account: Account, clients: Clients) -> int:
     if not (rows := await database.fetch(SQL["position"], _keys(account))):
         return 0  # its processor was deleted at this very moment
     position = PollPosition(*rows[0])
-    if position.pass_until is None or position.pass_until < datetime.now(UTC) - KEPT:
-        position = PollPosition(position.read_until, datetime.now(UTC))
+    if position.pass_until is None or position.pass_until < clock.now() - KEPT:
+        position = PollPosition(position.read_until, clock.now())
     new = 0
     end = time.monotonic() + PASS_WITHIN
     try:
@@ -119,7 +119,7 @@ async def _page(client: stripe.StripeClient, account: Account, position: PollPos
 
 
 def _parameters(account: Account, position: PollPosition, until: datetime) -> EventListParams:
-    since = max(position.read_until - OVERLAP, datetime.now(UTC) - KEPT)
+    since = max(position.read_until - OVERLAP, clock.now() - KEPT)
     parameters: EventListParams = {
         "created": {"gte": int(since.timestamp()), "lte": int(until.timestamp())},
         "limit": PAGE,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from payments.errors import PaymentError
+from registry.data import clock
 
 HEADER = b"stripe-signature"
 TOLERANCE = 300  # seconds that clocks may differ or a delivery may take; an older request may be a replay
@@ -40,7 +41,7 @@ class Signature(NamedTuple):
 def read_signature(fields: Iterable[bytes], *, now: float | None = None) -> Signature:
     """Parse the signature header. Raises NotSigned (400): none, several, malformed, or more than TOLERANCE old or ahead."""
     signature = _parse(list(fields))
-    age = (time.time() if now is None else now) - int(signature.stamp)
+    age = (clock.timestamp() if now is None else now) - int(signature.stamp)
     if age > TOLERANCE:
         raise NotSigned(f"it was signed {age:.0f} s ago, and may be {TOLERANCE} s old")
     if age < -TOLERANCE:

@@ -14,6 +14,7 @@ from payments.errors import AmountRefused, PaymentsBlocked
 from payments.intake.payment import NewPayment
 from payments.intake.requests import PaymentRequest, Scalar, decode
 from payments.routing import accounts
+from registry.data import clock
 from registry.edge.cards import CARD, holds_card
 from registry.edge.unique import check_key, check_unique
 from registry.errors import Invalid, Problem
@@ -140,7 +141,7 @@ def new_payment(
     currency = default if request.currency is None else request.currency
     amount = _amount(request, currency, fault)
     _check_metadata(request, fault)
-    if request.scheduled_for and not EARLIEST <= request.scheduled_for <= datetime.now(UTC) + FURTHEST:
+    if request.scheduled_for and not EARLIEST <= request.scheduled_for <= clock.now() + FURTHEST:
         fault("scheduledFor", f"is before {EARLIEST.year} or more than {FURTHEST.days} days ahead")
     method = _method_of(request, fault)
     _check_cards(request, fault)

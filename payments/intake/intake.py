@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from payments.intake.payment import NewPayment, Receipt, Submission, fingerprint
 from payments.intake.spilling import KIND
 from payments.intake.store import IntakeResult, store
 from queueing import spill
-from registry.data import db_breaker, faults
+from registry.data import clock, db_breaker, faults
 from registry.data.batching import Batcher
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop, sync_twin
@@ -30,9 +29,7 @@ SEPARATE_LIMIT = 0.15  # seconds for that; together with db_breaker.PATIENCE it 
 
 async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
     """Make `payment` durable, unless it is already. Raises DifferentContent (409), Unavailable (503)."""
-    result = await _batchers.get().submit(
-        Submission(payment, fingerprint(payment), datetime.now(UTC), inline, REQUEST.get())
-    )
+    result = await _batchers.get().submit(Submission(payment, fingerprint(payment), clock.now(), inline, REQUEST.get()))
     if isinstance(result, Exception):
         raise result
     return result
@@ -40,7 +37,7 @@ async def submit(payment: NewPayment, *, inline: bool = False) -> Receipt:
 
 async def submit_many(payments: Sequence[NewPayment], *, inline: bool = False) -> list[IntakeResult]:
     """`submit` for up to a thousand at once: one result per payment, in order."""
-    batcher, now = _batchers.get(), datetime.now(UTC)
+    batcher, now = _batchers.get(), clock.now()
     under_way = [batcher.submit(Submission(one, fingerprint(one), now, inline, REQUEST.get())) for one in payments]
     return [await result for result in under_way]
 

@@ -1,6 +1,6 @@
 """Job `payments.reconcile`: compare processors' books with ours."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +9,7 @@ from msgspec import Meta
 from payments.reconciliation import comparison
 from payments.reconciliation.comparison import SETTLED_AFTER, Window
 from queueing.jobs.kinds import Context, JobFailed, JobRetry, kind
+from registry.data import clock
 
 NAME = "payments.reconcile"
 TIMEOUT = 3600.0  # seconds
@@ -25,7 +26,7 @@ class ReconcileInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     processor: Annotated[str, Meta(max_length=63)] | None = None
 
     def window(self) -> Window:
-        until = min(self.to or datetime.now(UTC), datetime.now(UTC) - SETTLED_AFTER)
+        until = min(self.to or clock.now(), clock.now() - SETTLED_AFTER)
         return Window(self.from_ or until - timedelta(days=1), until)
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 from payments.api.exports import csv_head, csv_text
 from payments.money import decimal_text
 from queueing.jobs.kinds import Context, JobFailed, kind
-from registry.data import database
+from registry.data import clock, database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "settlement.sql")
 
@@ -41,7 +41,7 @@ class SettlementInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def settlement(context: Context, asked: SettlementInput) -> dict[str, Any]:
     """Report what was settled: gross, fees, refunds, disputes and net, per day, processor and currency."""
     zone = ZoneInfo(asked.timezone)
-    last = asked.to or datetime.now(zone).date() - timedelta(days=1)
+    last = asked.to or clock.now().astimezone(zone).date() - timedelta(days=1)
     first = asked.from_ or last
     if first > last:
         raise JobFailed("the first day is after the last", code="invalid_days")

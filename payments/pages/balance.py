@@ -1,6 +1,6 @@
 """Balance and ledger of a tenant: totals per currency, entries, and reports as files. The reports are jobs of payments/jobs."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -10,7 +10,6 @@ import msgspec
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils import timezone
 from django_async_backend.db.transaction import async_atomic
 
 from payments.books import entries
@@ -24,7 +23,7 @@ from payments.refunds.balance import connection_of_transaction
 from queueing.jobs import files, store
 from queueing.jobs.requests import of_service
 from queueing.models import Job, JobFile, JobStatus
-from registry.data import database
+from registry.data import clock, database
 from registry.edge.entered import as_entered, moment, parsed
 from registry.edge.pages import PageRequest, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -52,7 +51,7 @@ async def balance(request: PageRequest) -> HttpResponse:
 
 
 async def _show(request: HttpRequest, visitor: Visitor, *, status: int = 200, **more: Any) -> HttpResponse:
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    yesterday = (clock.now() - timedelta(days=1)).date()
     found: list[Any] = await database.concurrently(
         lambda: _reports(visitor), lambda: _table(request, visitor), lambda: entries.totals(visitor.tenant.pk)
     )
@@ -142,7 +141,7 @@ async def _reports(visitor: Visitor) -> dict[str, Any]:
     jobs = Job.async_objects.of(tenant_id).filter(kind__in=KINDS)
     unfinished = [job async for job in jobs.filter(closed=None).order_by("-id")[:REPORTS]]
     failed = [job async for job in jobs.filter(closed=JobStatus.FAILED).order_by("-id")[:REPORTS]]
-    kept = JobFile.async_objects.filter(tenant_id=tenant_id, expires_at__gt=timezone.now())
+    kept = JobFile.async_objects.filter(tenant_id=tenant_id, expires_at__gt=clock.now())
     found = {file.job_id: file async for file in kept.order_by("-job_id")[: REPORTS * 4]}
     written = [job async for job in jobs.filter(id__in=found, status=JobStatus.SUCCEEDED)]
     latest = sorted([*unfinished, *failed, *written], key=lambda job: job.created_at, reverse=True)[:REPORTS]

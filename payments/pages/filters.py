@@ -16,6 +16,7 @@ from django.urls import reverse
 from payments.books.search import ATTENTION, LONGEST_TEXT, MOST_WORDS, ListSearch
 from payments.money import CURRENCIES, LARGEST, exponent
 from payments.states import SHOWN_LOOKS, UNCERTAIN, Reversal, Status, shown_as
+from registry.data import clock
 from registry.edge import typed_numbers
 from registry.edge.entered import as_entered, last_moment, moment, parsed, zone
 from registry.models import Tenant
@@ -205,7 +206,7 @@ def _amount(text: str, name: str, search: ListSearch, errors: dict[str, str]) ->
 
 
 def _start(period: str, in_zone: tzinfo) -> datetime:
-    now = datetime.now(in_zone)
+    now = clock.now().astimezone(in_zone)
     if period == TODAY:
         return now.replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
     if period not in PERIODS:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import batched
 from pathlib import Path
@@ -24,7 +24,7 @@ from payments.processors import KINDS
 from payments.processors.base import Account, Processor, ProcessorRecord, Result, ShowsBooks, Unanswered
 from payments.reconciliation.matching import UNDER_WAY, NewDifference, Ours, ids_of, match, missing_there
 from payments.routing.routing import RoutingTable
-from registry.data import database
+from registry.data import clock, database
 from registry.data.chores import chore
 from registry.errors import Unavailable
 from registry.telemetry import metrics
@@ -73,7 +73,7 @@ class Window(msgspec.Struct, frozen=True):
     @classmethod
     def latest(cls, span: timedelta) -> "Window":
         """The last `span`, up to the last whole minute whose outcomes are all stored."""
-        until = (datetime.now(UTC) - SETTLED_AFTER).replace(second=0, microsecond=0)
+        until = (clock.now() - SETTLED_AFTER).replace(second=0, microsecond=0)
         return cls(until - span, until)
 
 

@@ -1,6 +1,6 @@
 """Match a processor's records with our payments, and name the differences. No I/O: comparison.py reads both."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from payments.books.external import possible_ids
 from payments.models import Difference
 from payments.processors.base import Account, Order, ProcessorRecord
 from payments.states import SUCCEEDED, TERMINAL
+from registry.data import clock
 
 UNDER_WAY = timedelta(minutes=15)  # after its last change a worker may still settle a payment or refund
 
@@ -92,7 +93,7 @@ def _is_its_booking(ours: Ours, record: ProcessorRecord, seen: set[UUID]) -> boo
 
 def _is_under_way(ours: Ours) -> bool:
     """Also a payment that requires an action: it may be booked at any moment."""
-    return ours.status not in TERMINAL and datetime.now(UTC) - ours.changed_at < UNDER_WAY
+    return ours.status not in TERMINAL and clock.now() - ours.changed_at < UNDER_WAY
 
 
 def _differs(record: ProcessorRecord, ours: Ours) -> NewDifference | None:

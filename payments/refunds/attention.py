@@ -7,7 +7,7 @@ from typing import Any
 
 from payments.models import Dispute, Refund
 from payments.money import grouped_text
-from registry.data import database
+from registry.data import clock, database
 from registry.operators.attention import COUNTED, Item, Severity, counted, source
 from registry.operators.cells import address_of_list
 
@@ -78,4 +78,4 @@ def _until(deadlines: Sequence[datetime]) -> str:
     if not deadlines:
         return ""
     first = min(deadlines).astimezone(UTC)
-    return f", the first {'was due' if first < datetime.now(UTC) else 'by'} {first:%Y-%m-%d %H:%M:%S} UTC"
+    return f", the first {'was due' if first < clock.now() else 'by'} {first:%Y-%m-%d %H:%M:%S} UTC"

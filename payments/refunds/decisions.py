@@ -1,12 +1,13 @@
 """Decide what follows from a refund's outcome: returned, failed, retried, in doubt, or stopped. No I/O."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
 from payments.processors.base import Account, Outcome, RefundOrder, Result
 from payments.settle.decisions import GIVE_UP_AFTER, MAX_ATTEMPTS, MAX_QUESTIONS, backoff
 from payments.states import RefundStatus
+from registry.data import clock
 
 PENDING_RETRY = 300.0  # seconds between look-ups of a refund that is pending at the processor
 
@@ -116,7 +117,7 @@ def unsupported(claim: RefundClaim) -> RefundSettlement:
 
 def _again(claim: RefundClaim, outcome: Outcome) -> RefundSettlement:
     # An outage uses up no tries, as with payments.
-    waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
+    waits = outcome.outage and clock.now() - claim.created_at < GIVE_UP_AFTER
     return RefundSettlement(
         claim=claim,
         status=RefundStatus.OWED,

@@ -7,7 +7,6 @@ looked up at the processor before it is sent again; only one that was certainly 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from payments.states import REFUND_TERMINAL, RefundStatus
 from queueing.work import entry
 from queueing.work.table import WorkTable, register
 from queueing.work.work import PublicId, Routed
-from registry.data import database, live
+from registry.data import clock, database, live
 from registry.data.arrays import Bigints, Texts, Uuids, unless_empty
 from registry.data.database import Row
 from registry.errors import Unavailable
@@ -76,7 +75,7 @@ class RefundWork(ProcessorWork[RefundClaim, RefundSettlement]):
         return {(row[0], row[3]): row for row in await database.rows(conn, BY_ID, keys)}
 
     def route(self, rows: Sequence[Row]) -> Routed[RefundClaim]:
-        now, at = time.monotonic(), datetime.now(UTC)
+        now, at = time.monotonic(), clock.now()
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         ready, postponed = [], []
         for row in map(DueRefund._make, rows):

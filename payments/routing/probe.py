@@ -1,7 +1,6 @@
 """Test call of a processor: whether it answers and accepts our key. It books nothing."""
 
 import asyncio
-from datetime import UTC, datetime
 from uuid import uuid4
 
 import aiohttp
@@ -10,7 +9,7 @@ import stripe
 from payments.processors import KINDS
 from payments.processors.base import Account, Order, Result
 from payments.processors.stripe.client import Clients, Unusable
-from registry.data import database
+from registry.data import clock, database
 from registry.tenants.encryption import Sealed
 
 PROBE_WITHIN = 5.0  # seconds for a processor to answer
@@ -26,7 +25,7 @@ async def fault_of(account: Account) -> str:
                     await clients.of(account).v1.payment_intents.list_async({"limit": 1})
                 return ""
             # Not its health call: a second caller would make it refuse the workers' calls.
-            unknown = Order(correlation_id=uuid4(), amount=1, currency="BRL", requested_at=datetime.now(UTC))
+            unknown = Order(correlation_id=uuid4(), amount=1, currency="BRL", requested_at=clock.now())
             async with KINDS[account.kind]() as client:
                 outcome = await client.look_up(unknown, account)
             return "does not answer" if outcome.result is Result.UNKNOWN else ""

@@ -1,7 +1,7 @@
 """Decide what follows from an outcome: settled, retried, in doubt, or a dead letter. No I/O: work.py writes it."""
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import msgspec
 
 from payments.processors.base import AMOUNT_DIFFERS, Account, Order, Outcome, Result
 from payments.states import CANCELED, FAILED, QUEUED, REQUIRES_ACTION, SUCCEEDED, UNCERTAIN, Status
+from registry.data import clock
 
 MAX_ATTEMPTS = 25  # sends of one payment before it is a dead letter
 MAX_QUESTIONS = 200  # attempts in all for a payment in doubt: with LONGEST_BACKOFF over an hour
@@ -167,7 +168,7 @@ def _certain(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settleme
 
 def _again(claim: PaymentClaim, outcome: Outcome, latency_ms: int) -> Settlement:
     # An outage uses up no tries: its payments are the breaker's probes.
-    waits = outcome.outage and datetime.now(UTC) - claim.created_at < GIVE_UP_AFTER
+    waits = outcome.outage and clock.now() - claim.created_at < GIVE_UP_AFTER
     if claim.tries >= MAX_ATTEMPTS and not waits:
         detail = f"Gave up after {claim.number} attempts ({outcome.code})"
         return _settlement(claim, outcome, FAILED, detail, latency_ms, dead=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from functools import cache
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from payments.settle.concurrency import Slots
 from payments.settle.work import PAYMENTS, PaymentWork
 from queueing.work.drain import CLAIM_FREE
 from queueing.work.inline import Inline, Result, per_loop
+from registry.data import clock
 from registry.telemetry import metrics
 
 OPERATION = "payment"  # of the switch `inline.payment`
@@ -38,7 +38,7 @@ loops = per_loop(_open)
 
 def takes(payment: NewPayment) -> bool:
     """Whether the web process can send `payment` now. Payments that are scheduled for later are left to the workers."""
-    return loops.get().has_capacity and (payment.scheduled_for is None or payment.scheduled_for <= datetime.now(UTC))
+    return loops.get().has_capacity and (payment.scheduled_for is None or payment.scheduled_for <= clock.now())
 
 
 def send(tenant_id: int, correlation_id: UUID) -> asyncio.Future[Result]:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from django.conf import settings
 from payments.books.history import HistoryAttempt, HistoryEvent, history_of
 from payments.settle.decisions import PaymentClaim, Settlement
 from payments.states import FAILED, REQUIRES_ACTION, SUCCEEDED, Status
-from registry.data import database
+from registry.data import clock, database
 from registry.data.loop import PerLoop, background
 from registry.telemetry import traces
 from registry.telemetry.traces import Span
@@ -60,7 +60,7 @@ def after_settle(settlement: Settlement, at: datetime | None) -> None:
     seconds = claim.waited + time.monotonic() - claim.taken_at
     if seconds <= LIMIT and not (failed and traces.on):
         return
-    ended = Ended(claim, settlement.status, failed, seconds, at or datetime.now(UTC))
+    ended = Ended(claim, settlement.status, failed, seconds, at or clock.now())
     if seconds > LIMIT or sampling.sampled(ended.traced_as) is None:
         _loops.get().add(ended)
 

@@ -7,7 +7,6 @@ a worker that died), the payment is settled at the same processor, with the same
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from queueing.work import entry
 from queueing.work.pools import DIVIDED
 from queueing.work.table import WorkTable, register
 from queueing.work.work import PublicId, Routed
-from registry.data import database, live
+from registry.data import clock, database, live
 from registry.data.arrays import Bigints, Uuids
 from registry.data.database import Row
 from registry.telemetry import changes, context, metrics
@@ -125,7 +124,7 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         return {(row[0], row[2]): row for row in await database.rows(conn, BY_ID, keys)}
 
     def route(self, rows: Sequence[Row]) -> Routed[PaymentClaim]:
-        at = datetime.now(UTC)
+        at = clock.now()
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
         return claims.route(list(map(DuePayment._make, rows)), self.routes, self.slots, now=time.monotonic(), at=at)
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 from django.contrib import admin
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work.operate import stop
+from registry.data import clock
 from registry.operators.cells import ago, breakable, exact, pill
 from registry.operators.lists import choices_of
 from registry.operators.scope import TenantScoped
@@ -49,7 +49,7 @@ class WorkerAdmin(TenantScoped):
 
     @admin.display(description="state")
     def state(self, worker: Worker) -> SafeString:
-        silent_for: timedelta = timezone.now() - worker.heartbeat_at
+        silent_for: timedelta = clock.now() - worker.heartbeat_at
         if silent_for < SILENT_AFTER:
             return pill("●", "green", "alive")
         return pill("✕", "red", f"silent for {ago(silent_for.total_seconds())}")
@@ -73,4 +73,4 @@ class WorkerAdmin(TenantScoped):
 
     @admin.display(description="running for", ordering="started_at")
     def running(self, worker: Worker) -> str:
-        return ago((timezone.now() - worker.started_at).total_seconds())
+        return ago((clock.now() - worker.started_at).total_seconds())

@@ -3,14 +3,14 @@
 import asyncio
 import os
 import resource
-import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -20,7 +20,7 @@ from queueing.api.edge import answer, endpoint
 from queueing.broker import long_polls, statistics
 from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
-from registry.data import database
+from registry.data import clock, database
 from registry.edge import status
 from registry.edge.handler import lean
 from registry.errors import Unauthorized, Unavailable
@@ -64,7 +64,7 @@ async def buffers(_request: HttpRequest, _principal: Principal) -> HttpResponse:
 @endpoint("read")
 async def system_metrics(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     """CPU, memory and database connections of the process that answers."""
-    return answer({"timestamp": datetime.now(UTC), "replicas": [{**_worker(), **_process()}]})
+    return answer({"timestamp": clock.now(), "replicas": [{**_worker(), **_process()}]})
 
 
 @endpoint("read")
@@ -73,7 +73,7 @@ async def worker_metrics(_request: HttpRequest, _principal: Principal) -> HttpRe
     found = [one async for one in Worker.async_objects.all().alive()]
     return answer(
         {
-            "timestamp": datetime.now(UTC),
+            "timestamp": clock.now(),
             "workers": [
                 {
                     "workerId": str(one.pk),
@@ -96,11 +96,11 @@ async def worker_metrics(_request: HttpRequest, _principal: Principal) -> HttpRe
 @endpoint("read")
 async def postgres_stats(_request: HttpRequest, _principal: Principal) -> HttpResponse:
     """PostgreSQL's own counters of this database."""
-    return answer({"timestamp": datetime.now(UTC), **await statistics.postgres()})
+    return answer({"timestamp": clock.now(), **await statistics.postgres()})
 
 
 def _worker() -> dict[str, Any]:
-    return {"hostname": socket.gethostname(), "workerId": str(os.getpid())}
+    return {"hostname": settings.REGISTRY_HOST, "workerId": str(os.getpid())}
 
 
 def _process() -> dict[str, Any]:
@@ -195,7 +195,7 @@ async def _queues(principal: Principal | None) -> list[GaugeMetricFamily]:
     try:
         async with asyncio.timeout(status.CHECK_TIMEOUT):
             found = await statistics.depths(principal.tenant_id, limit=QUEUES_AT_MOST)
-            end = statistics.floor(datetime.now(UTC), 1)
+            end = statistics.floor(clock.now(), 1)
             when = Range(end - timedelta(minutes=1), end, 1)
             series = await statistics.traffic_by_queue(principal.tenant_id, About(), when)
     except Exception:

@@ -1,6 +1,6 @@
 """Messages, dead letters and traces: lists, details and changes (queue contract section 1.3)."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from queueing.api.edge import GROUP, LISTED, NAME, PARTITION, answer, check_name
 from queueing.broker import dead_letters, manage, messages, traces
 from queueing.broker.errors import BadRequest
 from queueing.models.broker import QUEUE_MODE
+from registry.data import clock
 from registry.edge.parameters import WHEN, Parameters, Query, Values, choice, offset_page
 from registry.tenants.access import Principal
 
@@ -60,7 +61,7 @@ def _page(asked: Values) -> dict[str, int]:
 @endpoint("read")
 async def browse(request: HttpRequest, principal: Principal) -> HttpResponse:
     """A page of messages without their payloads, newest first; by default of the last hour."""
-    asked, now = BROWSE.read(request), datetime.now(UTC)
+    asked, now = BROWSE.read(request), clock.now()
     status = asked["status"] or ""
     filters: dict[str, Any] = {
         "queue": asked["queue"],

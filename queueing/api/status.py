@@ -10,6 +10,7 @@ from queueing.broker import long_polls, statistics
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.statistics import About, QueueDepth, Range, TrafficCounts
 from queueing.models import Worker
+from registry.data import clock
 from registry.edge.parameters import WHEN, Query, Values, choice, invalid, offset_page, whole
 from registry.tenants.access import Principal
 
@@ -33,7 +34,7 @@ def _about(asked: Values) -> About:
 
 def _range(asked: Values, minutes: int = 0) -> Range:
     """The range from `from` to `to`; by default the last hour. Raises Invalid (422)."""
-    end = asked["to"] or datetime.now(UTC)
+    end = asked["to"] or clock.now()
     start = asked["from"] or max(end, datetime.min.replace(tzinfo=UTC) + HOUR) - HOUR
     if not timedelta() < end - start <= statistics.LONGEST:
         raise invalid("from", f"wants to be before to, by {statistics.LONGEST.days} days at most")

@@ -11,7 +11,6 @@ A message deleted by hand from among the waiting ones is not in `total`, but may
 """
 
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from queueing.broker import catalog
 from queueing.broker.errors import UnknownQueue
 from queueing.broker.ids import public_partition_id
 from queueing.models.broker import QUEUE_MODE
-from registry.data import database
+from registry.data import clock, database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "browse.sql")
 
@@ -137,7 +136,7 @@ async def overview(tenant_id: int) -> dict[str, Any]:
             "offset": _spread([float(waiting) for _, waiting in lags]),
         },
         "throughput": {"ingestedPerSecond": rates[0], "processedPerSecond": rates[1]},
-        "timestamp": datetime.now(UTC),
+        "timestamp": clock.now(),
         "statsAge": 0,
     }
 

@@ -1,7 +1,7 @@
 """Administration of consumer groups: lag, deletion, subscription, seek. A pop creates a group in catalog.py."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from queueing.broker.catalog import GroupSubscription
 from queueing.broker.errors import UnknownGroup, UnknownQueue
 from queueing.broker.ids import public_partition_id
 from queueing.models.broker import Group
-from registry.data import database
+from registry.data import clock, database
 
 SQL = database.statements(Path(__file__).parent / "sql" / "groups.sql")
 
@@ -67,7 +67,7 @@ def _standing(
     lag: int, seconds: float, consumed_at: datetime | None,
 ) -> GroupStatus:  # fmt: skip
     slow = seconds > LAGGING.total_seconds()
-    seen = members or (consumed_at and datetime.now(UTC) - consumed_at < LAGGING)
+    seen = members or (consumed_at and clock.now() - consumed_at < LAGGING)
     return GroupStatus(
         name=group,
         topics=[queue],

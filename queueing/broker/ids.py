@@ -2,9 +2,10 @@
 
 import os
 import random
-import time
 from functools import lru_cache
 from uuid import UUID
+
+from registry.data import clock
 
 _NUMBER_BITS = 62
 
@@ -33,7 +34,7 @@ def partition_number(tenant_id: int, public_id: str) -> int | None:
 def new_id() -> UUID:
     """A UUID of version 7, ordered by time to the millisecond."""
     bits = int.from_bytes(os.urandom(10))
-    value = (time.time_ns() // 1_000_000) << 80 | (7 << 76) | (bits >> 68) << 64 | (2 << 62) | bits & ((1 << 62) - 1)
+    value = int(clock.timestamp() * 1000) << 80 | (7 << 76) | (bits >> 68) << 64 | (2 << 62) | bits & ((1 << 62) - 1)
     return UUID(int=value)
 
 
@@ -45,7 +46,7 @@ class IdSequence:
     def __init__(self) -> None:
         # Not from os.urandom, as `new_id`: these ids are no secrets, and a call of the system per push is dear.
         first = (
-            time.time_ns() // 1_000_000 << 32
+            int(clock.timestamp() * 1000) << 32
             | 7 << 28
             | random.getrandbits(12) << 16
             | 2 << 14

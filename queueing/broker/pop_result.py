@@ -1,7 +1,7 @@
 """Answer to a pop: claimed rows decrypted, and turned into messages as their reader gets them."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from queueing.broker import crypto, poison, traffic
 from queueing.broker.claim import Claim, ClaimedRow
 from queueing.broker.ids import public_partition_id
+from registry.data import clock
 
 
 class Message(msgspec.Struct, frozen=True, rename="camel"):
@@ -96,7 +97,7 @@ def popped(claim: Claim, group: str, rows: Sequence[ClaimedRow]) -> Popped:
 
 
 def _count(rows: Sequence[ClaimedRow], *, completed: bool) -> None:
-    now = datetime.now(UTC)
+    now = clock.now()
     by_queue: dict[int, list[ClaimedRow]] = {}
     for row in rows:
         by_queue.setdefault(row.queue_id, []).append(row)

@@ -6,13 +6,13 @@ Leased messages stay until the lease ends. Open dead letters are rows of their o
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from queueing.broker import consumers
-from registry.data import database
+from registry.data import clock, database
 from registry.data.chores import chore
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ async def old_figures() -> int:
     for tenant_id, queue_id, exists in await database.fetch(SQL["traffic_queues"]):
         where = {"tenant": tenant_id, "queue": queue_id, "exists": exists, "days": TRAFFIC_DAYS, "limit": SLICE}
         removed += await _slices("remove_traffic", where)
-    before = _first_id(datetime.now(UTC) - timedelta(days=TRACE_DAYS))
+    before = _first_id(clock.now() - timedelta(days=TRACE_DAYS))
     for (tenant_id,) in await database.fetch(SQL["tenants"]):
         removed += await _slices("remove_traces", {"tenant": tenant_id, "before": before, "limit": SLICE})
     return removed + await _slices("forget_ended", {"days": ENDED_DAYS, "limit": SLICE})

@@ -1,6 +1,6 @@
 """Figures of a tenant's queues, now and per minute of the last hour, cached for all who watch the console."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -8,6 +8,7 @@ import msgspec
 from queueing.broker import groups, long_polls, statistics
 from queueing.broker.statistics import QueueDepth, Range, TrafficCounts
 from queueing.console import queries
+from registry.data import clock
 from registry.data.cache import Cached
 
 FRESH = 1.0  # seconds; each open console asks every 2 s, and all consoles of a process share one answer
@@ -105,7 +106,7 @@ def forget(tenant_id: int, queue: str) -> None:
 
 
 async def _snapshot(tenant_id: int, which: statistics.About) -> Snapshot:
-    now = datetime.now(UTC)
+    now = clock.now()
     when = Range(now - HOUR, now, 1)
     depths = await statistics.depths(tenant_id, which, limit=MOST)
     by_queue = await statistics.traffic_by_queue(tenant_id, which, when)

@@ -1,6 +1,5 @@
 """Figures of jobs for the console: a tenant's jobs by state and per minute, cached for all who watch, and what workers run now."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from queueing.models import JobStatus
-from registry.data import database
+from registry.data import clock, database
 from registry.data.cache import Cached
 
 SQL = database.statements(Path(__file__).parent / "sql" / "figures.sql")
@@ -43,7 +42,7 @@ async def _load(tenant_id: int) -> JobFigures:
     if read >= COUNTED:
         capped |= {JobStatus.SUCCEEDED.value, JobStatus.CANCELED.value}
     now = {"queued": by_state["queued"], "running": by_state["running"]}
-    return JobFigures(by_state, frozenset(capped), float(oldest), {**_series(minutes, time.time()), "now": now})
+    return JobFigures(by_state, frozenset(capped), float(oldest), {**_series(minutes, clock.timestamp()), "now": now})
 
 
 def _series(rows: Sequence[tuple[Any, ...]], now: float) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.utils import timezone
 
 from queueing.jobs import files, kinds
 from queueing.jobs.errors import JobResultExpired, JobUnfinished, UnknownJob
 from queueing.jobs.events import JobChange, status_body
 from queueing.models import JOB_CLOSED, Job, JobEvent, JobResult, JobSchedule, JobStatus
-from registry.data import database
+from registry.data import clock, database
 from registry.edge.api import iso
 from registry.edge.paging import below, cursor_after
 from registry.tenants.access import Principal
@@ -153,7 +152,7 @@ async def result_of(job: Job) -> JobResult | None:
     if found is None and job.status == JobStatus.SUCCEEDED and job.finished_at:
         expires_at = job.finished_at + timedelta(seconds=job.result_ttl)
         found = JobResult(tenant_id=job.tenant_id, job_id=job.pk, body="null", expires_at=expires_at)
-    return found if found and found.expires_at > timezone.now() else None
+    return found if found and found.expires_at > clock.now() else None
 
 
 # -- Many ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from queueing.jobs import addresses, kinds, secrets
 from queueing.jobs.errors import JobInputTooLarge
 from queueing.jobs.job import NewJob
 from queueing.jobs.kinds import LONGEST_TIMEOUT, Kind
+from registry.data import clock
 from registry.edge import nulls
 from registry.edge.bodies import field_faults
 from registry.edge.unique import check_key, is_empty, is_no_value
@@ -157,7 +158,7 @@ def _inside(field: str) -> str:
 
 def _faults_of(request: JobRequest) -> Faults:
     faults: Faults = []
-    if request.run_at is not None and request.run_at > datetime.now(UTC) + LATEST_RUN:
+    if request.run_at is not None and request.run_at > clock.now() + LATEST_RUN:
         faults.append({"field": "runAt", "message": "is more than ten years from now"})
     if request.unique_key is not None and (is_empty(request.unique_key) or is_no_value(request.unique_key)):
         faults.append({"field": "uniqueKey", "message": "stands for no value"})

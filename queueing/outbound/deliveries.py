@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
@@ -14,7 +14,7 @@ from queueing.outbound import queries
 from queueing.outbound.errors import NotReplayable, UnknownDelivery
 from queueing.outbound.event_types import TEST
 from queueing.outbound.messages import message_body, new_message_id
-from registry.data import database, orm
+from registry.data import clock, database, orm
 from registry.data.chores import chore
 from registry.tenants import audit
 
@@ -51,7 +51,7 @@ async def insert(
             "endpoint": endpoint.pk,
             "message": new_message_id(),
             "type": type,
-            "body": message_body(type, datetime.now(UTC), data),
+            "body": message_body(type, clock.now(), data),
             "status": str(status),
             "error": error[:300],
         },

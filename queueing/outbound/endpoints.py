@@ -1,7 +1,6 @@
 """A tenant's webhook endpoints: create, change, enable, rotate the secret, delete. Callers write the audit entry unless a docstring says otherwise."""
 
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,7 +14,7 @@ from queueing.outbound import deliveries, queries, sources
 from queueing.outbound.errors import TooManyEndpoints, UnknownWebhookEndpoint
 from queueing.outbound.event_types import DISABLED, read_filters
 from queueing.outbound.signing import Secrets
-from registry.data import database
+from registry.data import clock, database
 from registry.edge.cards import CARD, holds_card
 from registry.errors import Invalid
 from registry.http.ssrf import checked
@@ -125,7 +124,7 @@ async def rotate(*, tenant_id: int, uuid: UUID, secret: str = "") -> str:
         endpoint = await mine.afirst()
         if endpoint is None:
             raise UnknownWebhookEndpoint
-        secrets = Secrets.unsealed(endpoint.secrets, place=endpoint.place).rotated(datetime.now(UTC), secret)
+        secrets = Secrets.unsealed(endpoint.secrets, place=endpoint.place).rotated(clock.now(), secret)
         sealed = secrets.sealed(place=endpoint.place)
         await WebhookEndpoint.async_objects.of(tenant_id).filter(uuid=uuid).aupdate(secrets=sealed, changed_at=Now())
     return secrets.newest

@@ -1,6 +1,5 @@
 """A tenant's job secret, which signs the calls of its `http` jobs and the callbacks of all its jobs. Callers write the audit entry."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ from django_async_backend.db.transaction import async_atomic
 
 from queueing.models import JobSecret
 from queueing.outbound.signing import Secrets
-from registry.data import database
+from registry.data import clock, database
 from registry.data.arrays import Bigints, Blobs
 
 SQL = database.statements(Path(__file__).parent / "sql" / "outbound.sql")
@@ -64,6 +63,6 @@ async def rotate(*, tenant_id: int) -> str:
     async with async_atomic():
         mine = JobSecret.async_objects.filter(tenant_id=tenant_id)
         found = await mine.select_for_update().aget()
-        secrets = unsealed(tenant_id, found.sealed).rotated(datetime.now(UTC))
-        await mine.aupdate(sealed=secrets.sealed(place=place(tenant_id)), changed_at=datetime.now(UTC))
+        secrets = unsealed(tenant_id, found.sealed).rotated(clock.now())
+        await mine.aupdate(sealed=secrets.sealed(place=place(tenant_id)), changed_at=clock.now())
     return secrets.newest

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from queueing.outbound import operate, queries, sources, testkit
 from queueing.outbound.endpoints import create
 from queueing.outbound.signing import Secrets, new_secret
 from queueing.templatetags.queues import address
+from registry.data import clock
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
 from registry.errors import Invalid, Problem
@@ -121,7 +121,7 @@ async def endpoint(request: PageRequest, uuid: UUID) -> HttpResponse:
 def _signed_with(endpoint: WebhookEndpoint) -> str:
     """How many secrets sign for it; if they cannot be decrypted, what to do about that."""
     try:
-        signing = Secrets.unsealed(endpoint.secrets, place=endpoint.place).signing(datetime.now(UTC))
+        signing = Secrets.unsealed(endpoint.secrets, place=endpoint.place).signing(clock.now())
     except Sealed as error:
         return error.detail
     return f"{len(signing)} secret{'' if len(signing) == 1 else 's'}"

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from registry.data import clock
+
 SCHEDULE = (0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 """Seconds before each try, as Standard Webhooks proposes: ten tries in a little over three days."""
 JITTER = 0.1  # share of a wait that chance adds, so that deliveries that failed together are not retried together
@@ -33,4 +35,4 @@ def retry_after(text: str | None, *, now: datetime | None = None) -> float | Non
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max((at - (now or datetime.now(UTC))).total_seconds(), 0.0)
+    return max((at - (now or clock.now())).total_seconds(), 0.0)

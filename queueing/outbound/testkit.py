@@ -5,13 +5,14 @@ import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from queueing.outbound import sources
 from queueing.outbound.messages import message_body, new_message_id
 from queueing.outbound.signing import new_secret
 from queueing.outbound.work import HEADERS, READ_MOST
+from registry.data import clock
 from registry.http import signatures
 from registry.http.client import Answer, Client, HttpError
 from registry.http.ssrf import Outside, parted
@@ -72,12 +73,12 @@ class Caller:
 
     def message(self, type: str = "", *, sequence: int = 2, subject: UUID | None = None) -> str:
         """An invented event; its type is the last of the source's examples unless given."""
-        source, at = sources.example_source(), datetime.now(UTC)
+        source, at = sources.example_source(), clock.now()
         type = type or source.examples[-1]
         return message_body(type, at, source.example(type, subject or uuid4(), sequence, at))
 
     def signed(self, body: str, *, id: str = "", at: datetime | None = None) -> dict[str, str]:
-        return signatures.headers([self.secret], id or new_message_id(), at or datetime.now(UTC), body)
+        return signatures.headers([self.secret], id or new_message_id(), at or clock.now(), body)
 
     async def send(self, body: str, headers: dict[str, str] | None = None) -> ReceiverAnswer:
         started = time.perf_counter()
@@ -132,7 +133,7 @@ async def _at_once(caller: Caller) -> tuple[bool, str]:
 
 async def _two_signatures(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    headers = signatures.headers([new_secret(), caller.secret], new_message_id(), datetime.now(UTC), body)
+    headers = signatures.headers([new_secret(), caller.secret], new_message_id(), clock.now(), body)
     said = await caller.send(body, headers)
     return said.good, said.words
 
@@ -144,7 +145,7 @@ async def _unknown_type(caller: Caller) -> tuple[bool, str]:
 
 async def _bad_signature(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    said = await caller.send(body, signatures.headers([new_secret()], new_message_id(), datetime.now(UTC), body))
+    said = await caller.send(body, signatures.headers([new_secret()], new_message_id(), clock.now(), body))
     return said.refused, said.words
 
 
@@ -167,13 +168,13 @@ async def _other_id(caller: Caller) -> tuple[bool, str]:
 
 async def _old(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    said = await caller.send(body, caller.signed(body, at=datetime.now(UTC) - OFF))
+    said = await caller.send(body, caller.signed(body, at=clock.now() - OFF))
     return said.refused, said.words
 
 
 async def _future(caller: Caller) -> tuple[bool, str]:
     body = caller.message()
-    said = await caller.send(body, caller.signed(body, at=datetime.now(UTC) + OFF))
+    said = await caller.send(body, caller.signed(body, at=clock.now() + OFF))
     return said.refused, said.words
 
 

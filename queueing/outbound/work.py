@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -21,7 +20,7 @@ from queueing.work import entry
 from queueing.work.opened import Opened
 from queueing.work.table import WorkTable, register
 from queueing.work.work import DUE_AT_MOST, Routed, Work
-from registry.data import database
+from registry.data import clock, database
 from registry.data.arrays import Bigints
 from registry.data.database import Row
 from registry.errors import Problem, Unavailable
@@ -160,7 +159,7 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
         return settlement
 
     async def _attempt(self, claim: DeliveryClaim) -> DeliverySettlement:
-        started, at = time.perf_counter(), datetime.now(UTC)
+        started, at = time.perf_counter(), clock.now()
         signature, answer, error = "", None, ""
         try:
             client = await self._clients.get(
@@ -223,7 +222,7 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
         for settlement, (_, _, overdue, _) in written:
             _tried("delivered" if not settlement.error else "failed").inc()
             if settlement.status == "delivered":
-                latency = (datetime.now(UTC) - settlement.claim.created_at).total_seconds()
+                latency = (clock.now() - settlement.claim.created_at).total_seconds()
                 metrics.WEBHOOK_LATENCY.observe(max(0.0, latency))
             await self._switch_off(settlement, overdue=overdue)
 

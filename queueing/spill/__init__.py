@@ -16,7 +16,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from queueing.spill.shared import SharedStreamEngine
 from queueing.spill.state import SpillState
 from queueing.spill.storing import Store, is_bad
 from queueing.spill.stream import StreamEngine
+from registry.data import clock
 from registry.data.loop import PerLoop
 
 __all__ = [
@@ -78,7 +79,7 @@ def register(kind: str, store: Store, *, on_takeover: OnTakeover | None = None) 
 
 def append(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None) -> asyncio.Future[None]:
     """The future is done once the record is durable; it fails with Full (503). Cancelling the future does not remove the record."""
-    return _queue(kind).append(tenant_id, data, at or datetime.now(UTC))
+    return _queue(kind).append(tenant_id, data, at or clock.now())
 
 
 async def is_clear(kind: str, tenant_id: int | None = None) -> bool:
@@ -101,7 +102,7 @@ def relay(kind: str, tenant_id: int, data: bytes, *, at: datetime | None = None)
     relays = _queues().relays
     if kind not in relays:
         relays[kind] = _shared_queue(kind, drains=False)
-    return relays[kind].append(tenant_id, data, at or datetime.now(UTC))
+    return relays[kind].append(tenant_id, data, at or clock.now())
 
 
 async def start() -> None:

@@ -1,9 +1,10 @@
 """Sources of attention: writes that wait in the spill, and records that were set aside. For operators only."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from queueing import spill
+from registry.data import clock
 from registry.edge import status
 from registry.operators.attention import Item, Severity, counted, source
 
@@ -25,7 +26,7 @@ async def waiting(tenant_ids: Sequence[int] | None) -> list[Item]:
     kinds = ", ".join(f"{int(number):,} {kind}" for kind, number in sorted(records.items()) if number)
     said = f"{counted(total, 'accepted write')} in the spill of this host ({kinds}): stored once PostgreSQL accepts writes."
     severity = Severity.CRITICAL if age > STUCK else Severity.WARNING
-    return [Item(severity=severity, sentence=said, count=total, since=datetime.now(UTC) - age)]
+    return [Item(severity=severity, sentence=said, count=total, since=clock.now() - age)]
 
 
 @source("spill.set_aside")

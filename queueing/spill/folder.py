@@ -4,8 +4,9 @@ import fcntl
 import os
 import secrets
 import shutil
-import socket
 from pathlib import Path
+
+from django.conf import settings
 
 from queueing.spill.segment import Segment
 
@@ -22,7 +23,7 @@ class Folder:
         if not root.exists():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             sync_folder(root.parent)
-        name = f"{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        name = f"{kind}-{settings.REGISTRY_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
         fresh = root / f".{name}"
         lock = -1
         try:

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
+from registry.data import clock
 from registry.errors import Unavailable
 
 
@@ -55,7 +56,7 @@ class QuarantinedRecord(msgspec.Struct, frozen=True):
         """The id is a hash of the content, so that a record quarantined again after a crash replaces itself."""
         content = msgspec.msgpack.encode(entry.record) if entry.record else entry.raw
         id = hashlib.blake2b(content, digest_size=8).hexdigest()
-        return cls(id, datetime.now(UTC), reason, entry.record, b"" if entry.record else entry.raw)
+        return cls(id, clock.now(), reason, entry.record, b"" if entry.record else entry.raw)
 
 
 encode_quarantined = msgspec.msgpack.Encoder().encode

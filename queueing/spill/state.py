@@ -1,9 +1,10 @@
 """State of the spill of one kind in this process, and its metrics."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
+from registry.data import clock
 from registry.telemetry import metrics
 
 
@@ -21,7 +22,7 @@ class SpillState(msgspec.Struct, frozen=True):
 
     @property
     def oldest_seconds(self) -> float:
-        return max(0.0, (datetime.now(UTC) - self.oldest).total_seconds()) if self.oldest else 0.0
+        return max(0.0, (clock.now() - self.oldest).total_seconds()) if self.oldest else 0.0
 
     def publish(self) -> None:
         """Set the process's gauges."""

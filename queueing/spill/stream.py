@@ -12,12 +12,12 @@ crash of the machine (not of the process) may lose up to a second. The stream th
 import logging
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -59,7 +59,7 @@ class StreamEngine:
         self.kind, self.limit = kind, limit
         self.bytes = 0
         self.takeover_every = min(TAKEOVER_EVERY, lock_ttl / 4)
-        self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.process = f"{settings.REGISTRY_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
         self._use = stream or "spill"  # named in the log when Redis fails
         self.prefix = f"{identity.prefix()}:spill:{kind}:"
         # Reopen a closed connection at once, but repeat nothing that timed out: the library's own retries would take several

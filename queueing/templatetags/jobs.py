@@ -1,6 +1,6 @@
 """Template tags of the pages of jobs: state pills, the sentence on what happened, the timeline, progress."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ from django import template
 from queueing.models import JOB_LOOKS, JobStatus
 from queueing.models.jobs import JobLook
 from queueing.templatetags import queues
+from registry.data import clock
 from registry.templatetags.figures import exact, span, when
 
 register = template.Library()
@@ -68,7 +69,7 @@ def sentence(job: dict[str, Any]) -> str:
 
 
 def _queued(job: dict[str, Any]) -> str:
-    in_future = (when(job["runAt"]) - datetime.now(UTC)).total_seconds() > LATER
+    in_future = (when(job["runAt"]) - clock.now()).total_seconds() > LATER
     if (error := job.get("error")) and job["attempts"]:
         then = f"the next one is due {exact(job['runAt'])}" if in_future else "it is tried again"
         return f"Attempt {job['attempts']} failed, {then}. {_reason(error)}"
@@ -164,7 +165,7 @@ def progress_text(progress: dict[str, Any]) -> str:
 @register.filter
 def since(moment: datetime) -> str:
     """The time since a moment: 3.2 s."""
-    return span(datetime.now(UTC) - moment)
+    return span(clock.now() - moment)
 
 
 @register.filter

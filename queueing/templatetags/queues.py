@@ -2,12 +2,13 @@
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django import template
 
 from queueing.models.broker import QUEUE_MODE
+from registry.data import clock
 from registry.edge.pages import console_address
 from registry.templatetags import figures
 
@@ -92,7 +93,7 @@ def text(start: bytes) -> str:
 @register.filter
 def until(moment: datetime) -> str:
     """Time left of a lease."""
-    return figures.span(max((moment - datetime.now(UTC)).total_seconds(), 0))
+    return figures.span(max((moment - clock.now()).total_seconds(), 0))
 
 
 @register.filter

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work.entry import CHORE_TIMEOUT
 from queueing.work.table import SQL, TABLES, Standing
-from registry.data import database
+from registry.data import clock, database
 from registry.data.chores import CHORES
 from registry.operators.attention import Item, Severity, counted, source
 from registry.operators.cells import address_of_list, ago
@@ -53,7 +53,7 @@ def _late(name: str, now: Standing) -> Item | None:
         severity=Severity.CRITICAL if due >= DUE_STUCK else Severity.WARNING,
         sentence=f"{said}.",
         count=waiting,
-        since=datetime.now(UTC) - (accepted or due),
+        since=clock.now() - (accepted or due),
         action="See the workers",
         admin=address_of_list(Worker),
     )
@@ -182,7 +182,7 @@ def _troubled(name: str, runs: dict[str, Run]) -> Item | None:
     """The item of a chore that fails, or has not run for two of its intervals."""
     if is_failing(name, runs):
         _, _, succeeded, since, error, *_ = runs[name]
-        age = datetime.now(UTC) - succeeded if succeeded else None
+        age = clock.now() - succeeded if succeeded else None
         last = f"It succeeded last {ago(age.total_seconds())} ago." if age else "It never succeeded."
         return Item(severity=Severity.WARNING, sentence=f"The chore {name} fails: {error}. {last}", since=since)
     if since := overdue_since(name, runs):
@@ -201,4 +201,4 @@ def overdue_since(name: str, runs: dict[str, Run]) -> datetime | None:
     first = next(iter(runs.values()))[6] if runs else None
     last = runs[name][0] if name in runs else first
     patience = timedelta(seconds=CHORES[name].every * 2) + GRACE
-    return last if last and datetime.now(UTC) - last > patience else None
+    return last if last and clock.now() - last > patience else None

@@ -8,12 +8,12 @@ import contextlib
 import logging
 import math
 import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import psycopg
+from django.conf import settings
 
 from queueing.models import SILENT_AFTER, Worker
 from queueing.work import heartbeats, pools
@@ -210,7 +210,7 @@ class Drain:
                 worker = await database.faults_as_unavailable(
                     lambda: Worker.async_objects.acreate(
                         queue=self.name,
-                        hostname=socket.gethostname(),
+                        hostname=settings.REGISTRY_HOST,
                         pid=os.getpid(),
                         capacity=self.capacity,
                         pool=self.pool,

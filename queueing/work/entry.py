@@ -15,8 +15,10 @@ from queueing import spill
 from queueing.work import chore_runs
 from queueing.work.drain import Drain, forever
 from queueing.work.work import Work
-from registry.data import chores, database, faults, garbage, loop_watch
+from registry.data import chores, clock_watch, database, faults, garbage, loop_watch
+from registry.data.lease import HeldLease, renewing
 from registry.data.loop import end_loop
+from registry.errors import Unavailable
 from registry.tenants import sampling
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def drain(*queues: str, pool: str = "", takes: Sequence[str] = (), pool_size: st
 async def _drain(queues: Sequence[str], pool: str, takes: Sequence[str], pool_size: str) -> None:
     parent = os.getppid()
     loop_watch.watches.get()
+    clock_watch.watches.get()
     drains = [Drain(DRAINS[queue](), pool=pool, takes=takes, pool_size=pool_size) for queue in queues]
     loop = asyncio.get_running_loop()
 
@@ -100,21 +103,29 @@ async def _housekeep() -> None:
 
 
 async def _run_when_due() -> None:
-    parent, due = os.getppid(), dict.fromkeys(chores.CHORES, 0.0)
-    end = time.monotonic() + DRAIN_SECONDS
-    while os.getppid() == parent and time.monotonic() < end:
-        for name in [name for name, at in due.items() if at <= time.monotonic()]:
-            due[name] = time.monotonic() + chores.CHORES[name].every
-            try:
-                async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
-                    await _run_chore(name)
-            except Exception as error:
-                log.warning("a chore failed", extra={"chore": name, "error": repr(error)})
-        await asyncio.sleep(PARENT_CHECK)
+    """While this process holds the lease, as cron does with Redis: one of all hosts runs what is due."""
+    parent, cron = os.getppid(), HeldLease(chore_runs.CRON)
+    async with renewing(cron):
+        end = time.monotonic() + DRAIN_SECONDS
+        while os.getppid() == parent and time.monotonic() < end:
+            for name in await _due() if cron.held else []:
+                try:
+                    async with asyncio.timeout(CHORE_TIMEOUT), database.own_connection():
+                        await _run_chore(name)
+                except Exception as error:
+                    log.warning("a chore failed", extra={"chore": name, "error": repr(error)})
+            await asyncio.sleep(PARENT_CHECK)
+
+
+async def _due() -> list[str]:
+    try:
+        return await chore_runs.due(chores.CHORES)
+    except Unavailable:
+        return []
 
 
 def chore(name: str) -> None:
-    """RQ entry point: run a chore by name."""
+    """RQ entry point: run a chore by name, if it is due and no other process runs it: several hosts may have enqueued it."""
     async_to_sync(_chore)(name)
 
 
@@ -127,7 +138,9 @@ async def _chore(name: str) -> None:
 
 async def _run_chore(name: str) -> None:
     try:
-        await chore_runs.recorded(name)
+        async with chore_runs.claimed(name) as mine:
+            if mine:
+                await chore_runs.recorded(name)
     except Exception as error:
         if not faults.is_temporary(error):
             raise

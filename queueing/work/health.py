@@ -1,5 +1,6 @@
 """Checks for /health and gauges for /metrics: queues and workers."""
 
+from django.conf import settings
 from prometheus_client.core import GaugeMetricFamily
 
 from queueing.models import Worker
@@ -9,7 +10,13 @@ from registry.edge import status
 
 @status.check("workers")
 async def _workers() -> str:
-    alive = await Worker.async_objects.filter(queue__in=TABLES).alive().acount()  # without web processes that stand in
+    """Of all hosts; on a host of role `worker` its own, since the others have listeners of their own."""
+    workers = Worker.async_objects.filter(queue__in=TABLES)  # without web processes that stand in
+    if settings.REGISTRY_ROLE == "worker":
+        workers = workers.filter(hostname=settings.REGISTRY_HOST)
+    alive = await workers.alive().acount()
+    if not alive and settings.REGISTRY_ROLE == "worker":
+        raise RuntimeError("no worker of this host is alive")
     if not alive:
         raise RuntimeError("no worker is alive; accepted payments wait")
     return f"{alive} alive"

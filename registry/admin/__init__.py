@@ -1,3 +1,3 @@
-"""Operators' pages of tenants, API keys, memberships, users, the audit log and alerts. The other apps have pages of their own."""
+"""Operators' pages of tenants, API keys, memberships, users, the audit log, alerts and hosts. The other apps have pages of their own."""
 
-from registry.admin import alerts, audit, keys, memberships, people, tenants  # noqa: F401 - each registers its pages
+from registry.admin import alerts, audit, hosts, keys, memberships, people, tenants  # noqa: F401 - each registers its pages

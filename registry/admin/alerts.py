@@ -1,6 +1,6 @@
 """Operators' pages of alerts, their silences and their messages. Superusers only: they are about the service itself."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from registry.data import clock
 from registry.models import Alert, AlertMessage, AlertSilence
 from registry.operators.alerts import rules, states
 from registry.operators.alerts.expressions import shown
@@ -57,7 +58,7 @@ class AlertAdmin(Attaching):
 
     @admin.display(description="state")
     def state(self, alert: Alert) -> SafeString:
-        if states.is_unknown(alert, datetime.now(UTC)):
+        if states.is_unknown(alert, clock.now()):
             return pill("?", "violet", f"{alert.status}, now unknown")
         return pill(*LOOKS[Alert.Status(alert.status)])
 
@@ -115,7 +116,7 @@ class AlertAdmin(Attaching):
 
     def attach(self, rows: list[Any]) -> None:
         """The silences that hold now."""
-        now = datetime.now(UTC)
+        now = clock.now()
         silences = list(AlertSilence.objects.filter(ends_at__gt=now))
         for alert in rows:
             alert.silence = None if alert.resolved_at else states.silence_of(alert, silences, now)
@@ -131,7 +132,7 @@ class AlertSilenceForm(ReasonedForm):
 
     def clean_ends_at(self) -> datetime:
         ends_at: datetime = self.cleaned_data["ends_at"]
-        now = datetime.now(UTC)
+        now = clock.now()
         if not now < ends_at <= now + LONGEST:
             raise forms.ValidationError(f"A time in the future, at most {LONGEST.days} days from now (UTC).")
         return ends_at
@@ -166,7 +167,7 @@ class AlertSilenceAdmin(Reasoned):
 
     @admin.display(description="state")
     def state(self, silence: AlertSilence) -> SafeString:
-        is_active = silence.ends_at > datetime.now(UTC)
+        is_active = silence.ends_at > clock.now()
         return pill("◔", "amber", "active") if is_active else pill("–", "grey", "ended")
 
     @admin.display(description="from")

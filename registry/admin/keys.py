@@ -5,11 +5,11 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from registry.admin.operate import REVOKE_KEYS
+from registry.data import clock
 from registry.models import ApiKey, Tenant
 from registry.operators.cells import exact, link_to, pill
 from registry.operators.lists import TenantFilter, since
@@ -102,6 +102,6 @@ class ApiKeyAdmin(Reasoned):
     def state(self, key: ApiKey) -> SafeString:
         if key.revoked_at:
             return pill("✕", "red", "revoked")
-        if key.expires_at and key.expires_at <= timezone.now():
+        if key.expires_at and key.expires_at <= clock.now():
             return pill("–", "grey", "expired")
         return pill("●", "green", "usable")

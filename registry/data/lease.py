@@ -5,13 +5,18 @@ may both believe that they hold a lease: one was delayed after it renewed its ow
 when done twice.
 """
 
+import asyncio
 import logging
 import os
 import secrets
-import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from django.conf import settings
+
 from registry.data import database, db_breaker
+from registry.data.loop import background
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -23,14 +28,15 @@ RENEW_EVERY = 1.0  # seconds between two calls of `hold`, by the holder and by t
 
 def new_holder() -> str:
     """A name that no other process, and no other loop of this one, has."""
-    return f"{socket.gethostname()[:250]} {os.getpid()} {secrets.token_hex(4)}"
+    return f"{settings.REGISTRY_HOST} {os.getpid()} {secrets.token_hex(4)}"
 
 
 class HeldLease:
     """A lease as one process sees it. Call `hold` every RENEW_EVERY seconds, and `release` at the end."""
 
-    def __init__(self, name: str, *, seconds: float = SECONDS) -> None:
-        self.name, self.seconds = name, seconds
+    def __init__(self, name: str, *, seconds: float = SECONDS, level: int = logging.INFO) -> None:
+        """`level`: of the log lines that say when it was taken and lost."""
+        self.name, self.seconds, self._level = name, seconds, level
         self.holder = new_holder()
         self.held = False
 
@@ -45,7 +51,8 @@ class HeldLease:
             log.exception("a lease could not be taken", extra={"lease": self.name})
             held = False
         if held is not self.held:
-            log.info("lease taken" if held else "lease lost", extra={"lease": self.name, "holder": self.holder})
+            extra = {"lease": self.name, "holder": self.holder}
+            log.log(self._level, "lease taken" if held else "lease lost", extra=extra)
         self.held = held
         return held
 
@@ -59,3 +66,22 @@ class HeldLease:
             await db_breaker.attempt(lambda: database.fetch(SQL["release"], parameters))
         except Exception as error:
             log.warning("a lease was not released", extra={"lease": self.name, "error": repr(error)})
+
+
+@asynccontextmanager
+async def renewing(lease: HeldLease) -> AsyncIterator[None]:
+    """Ask for a lease every RENEW_EVERY seconds beside the block, and release it at the end. `lease.held` says whether it is held."""
+
+    async def ask() -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            await lease.hold()
+
+    await lease.hold()
+    asking = background(ask())
+    try:
+        yield
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await lease.release()

@@ -6,6 +6,7 @@ import select
 import socket
 import time
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,12 +16,15 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from registry.data import arrays
+from registry.data import arrays, clock
 from registry.telemetry import metrics
 
 AWAY_WAIT = (
     1.0  # seconds that a caller waits while the server accepts no connections; DB_POOL_TIMEOUT is for a busy pool
 )
+
+
+CLOCK = (Path(__file__).parent / "sql" / "clock.sql").read_text()
 
 
 class Pool(AsyncConnectionPool):
@@ -131,6 +135,9 @@ async def _configure(connection: AsyncConnection) -> None:
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     arrays.register(connection)
+    asked = time.monotonic()
+    if row := await (await connection.execute(CLOCK)).fetchone():
+        clock.learn(row[0], asked=asked)
 
 
 async def _still_open(connection: AsyncConnection) -> None:

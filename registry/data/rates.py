@@ -9,18 +9,34 @@ from contextlib import suppress
 from django.conf import settings
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
+from limits.aio.storage.redis.redispy import RedispyBridge
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from limits.util import WindowStats
 
-from registry.data import identity, redis_health
+from registry.data import clock, identity, redis_health
 from registry.data.loop import PerLoop
 
 TIMEOUT = 1.0  # seconds for Redis
 USE = "limits"
 
 
+class _Storage(RedisStorage):
+    """The library's, with moving windows by the service's clock: all hosts count calls in the same ones."""
+
+    bridge: RedispyBridge
+
+    async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        named = [self.bridge.prefixed_key(key)]
+        return bool(await self.bridge.lua_acquire_moving_window(named, [clock.timestamp(), limit, expiry, amount]))
+
+    async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        at, named = clock.timestamp(), [self.bridge.prefixed_key(key)]
+        window = await self.bridge.lua_moving_window(named, [at - expiry, limit])
+        return (float(window[0]), window[1]) if window else (at, 0)
+
+
 def open_limiter() -> MovingWindowRateLimiter:
-    storage = RedisStorage(
+    storage = _Storage(
         f"async+{settings.REDIS_URL}", implementation="redispy", key_prefix=f"{identity.prefix()}:limits"
     )
     return MovingWindowRateLimiter(storage)

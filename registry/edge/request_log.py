@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from limits import RateLimitItemPerDay
 
-from registry.data import database, db_breaker, rates
+from registry.data import clock, database, db_breaker, rates
 from registry.data.arrays import Bigints, Texts
 from registry.data.chores import chore
 from registry.data.loop import PerLoop, background
@@ -161,7 +161,7 @@ def record(*, method: str, path: str, status: int, code: str, began: float, requ
         LoggedRequest(
             *(
                 caller[0],
-                id_at(time.time()) | random.getrandbits(10),
+                id_at(clock.timestamp()) | random.getrandbits(10),
                 caller[1],
                 method[:8],
                 path[:LONGEST_PATH],
@@ -182,7 +182,7 @@ def id_at(moment: float) -> int:
 @chore("trim-request-log", every=600)
 async def trim() -> int:
     """Delete entries that are older than KEPT_DAYS, a slice at a time; returns how many."""
-    before, removed = id_at(time.time() - KEPT_DAYS * 24 * 3600), 0
+    before, removed = id_at(clock.timestamp() - KEPT_DAYS * 24 * 3600), 0
     for (tenant_id,) in await database.fetch(SQL["tenants"], prepare=False):
         slice_of = {"tenant": tenant_id, "before": before, "limit": SLICE}
         while gone := len(await database.fetch(SQL["expire"], slice_of, prepare=False)):

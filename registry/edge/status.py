@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import cache
 from pathlib import Path
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -20,6 +21,8 @@ from registry.errors import MethodNotAllowed
 CHECK_TIMEOUT = 2.0  # seconds per dependency; a probe must answer while one of them hangs
 REFUSED = "registry_database_statement_refused"  # metrics.DB_REFUSED
 VERSION = "1.0.0"  # of the contract; the queue's clients expect one
+
+OF_OTHERS = {"web": {"workers"}, "housekeeping": {"workers"}}  # checks that say nothing of a host of this role
 
 type Check = Callable[[], Awaitable[str]]
 checks: dict[str, Check] = {}
@@ -82,8 +85,9 @@ async def _run(function: Check) -> dict[str, str]:
         return {"status": "failing", "detail": said or type(error).__name__}
 
 
-async def _report() -> HttpResponse:
-    names = list(checks)
+async def _report(*, ready: bool = False) -> HttpResponse:
+    """`ready`: without the checks of what other hosts do, since this one can do its part without them."""
+    names = [name for name in checks if not ready or name not in OF_OTHERS.get(settings.REGISTRY_ROLE, ())]
     results = await asyncio.gather(*(_run(checks[name]) for name in names))
     well = all(result["status"] == "ok" for result in results)
     found = dict(zip(names, results, strict=True))
@@ -94,6 +98,8 @@ async def _report() -> HttpResponse:
         "database": "connected" if found["database"]["status"] == "ok" else "disconnected",
         "server": "registry",
         "worker_id": str(os.getpid()),
+        "host": settings.REGISTRY_HOST,
+        "role": settings.REGISTRY_ROLE,
         "version": VERSION,
     }
     return json_response(body, status=200 if well else 503, headers={"Cache-Control": "no-store"})
@@ -121,9 +127,9 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 @lean
 async def ready(request: HttpRequest) -> HttpResponse:
-    """200 when requests can be served: database, Redis, queue, and workers that settle."""
+    """200 when this host can do its part. A web host accepts payments also while no worker is alive on any other."""
     only_get(request)
-    return await _report()
+    return await _report(ready=True)
 
 
 # -- Metrics ---------------------------------------------------------------------------------------------

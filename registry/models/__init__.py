@@ -1,6 +1,7 @@
-"""The tables of registry: tenants and access, the audit trail, checks of the books, alerts, and leases."""
+"""The tables of registry: tenants and access, the audit trail, checks of the books, alerts, hosts, and leases."""
 
 from registry.models.alerts import Alert, AlertMessage, AlertSilence, AlertWatch
+from registry.models.hosts import HOST_SILENT_AFTER, Host
 from registry.models.lease import Lease
 from registry.models.tenants import (
     PATIENCE,
@@ -18,6 +19,7 @@ from registry.models.tenants import (
 )
 
 __all__ = [
+    "HOST_SILENT_AFTER",
     "PATIENCE",
     "SLUG",
     "Alert",
@@ -31,6 +33,7 @@ __all__ = [
     "AuditLink",
     "BookCheck",
     "Flag",
+    "Host",
     "Lease",
     "Membership",
     "Tenant",

@@ -6,13 +6,14 @@ What is checked, and how, is registered by name: registry.tenants.books. `manage
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
 from django.db.models.functions import Now
 from prometheus_client.core import GaugeMetricFamily
 
+from registry.data import clock
 from registry.data.chores import chore
 from registry.edge import status
 from registry.models import BookCheck
@@ -35,7 +36,7 @@ LATE = timedelta(hours=36)  # since the last finished check
 async def check_tonight() -> None:
     """Begin the check of this night, or go on with one that is not finished."""
     current = await BookCheck.async_objects.afirst()
-    if current is None or (current.finished_at and current.started_at < last_begin(datetime.now(UTC))):
+    if current is None or (current.finished_at and current.started_at < last_begin(clock.now())):
         current = await BookCheck.async_objects.acreate()
     mine = BookCheck.async_objects.filter(
         Q(leased_until=None) | Q(leased_until__lt=Now()), pk=current.pk, finished_at=None
@@ -156,7 +157,7 @@ async def attention(tenant_ids: Sequence[int] | None) -> list[Item]:
         places = counted(check.differences, "place")
         said = f"The books differ from their events and ledger lines in {places}, first {first['owner']}: {first['difference']}."
         return [Item(severity=Severity.CRITICAL, sentence=said, count=check.differences, since=check.finished_at)]
-    if datetime.now(UTC) - check.finished_at > LATE:
+    if clock.now() - check.finished_at > LATE:
         said = "The books were sound at their last nightly check, but the next ones were not finished."
         return [Item(severity=Severity.WARNING, sentence=said, since=check.finished_at)]
     rows = counted(sum(check.rows.values()), "row")

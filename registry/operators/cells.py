@@ -10,6 +10,8 @@ from django.urls import reverse
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from registry.data import clock
+
 
 def link_to(model: type[models.Model], pk: Any, text: Any) -> SafeString:
     """A link to the row's page in the admin."""
@@ -60,7 +62,7 @@ def since_then(moment: datetime | None) -> SafeString | str:
     """A time, and how long ago that was."""
     if moment is None:
         return "–"
-    return format_html("{} · {}", exact(moment), ago((datetime.now(UTC) - moment).total_seconds()))
+    return format_html("{} · {}", exact(moment), ago((clock.now() - moment).total_seconds()))
 
 
 def ago(seconds: float) -> str:

@@ -1,8 +1,9 @@
 """Source of attention: API keys that expire soon."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from registry.data import clock
 from registry.models import ApiKey
 from registry.operators.attention import Item, Severity, source
 
@@ -14,7 +15,7 @@ PAGE = "/developers"
 
 @source("keys.expiring")
 async def expiring(tenant_ids: Sequence[int] | None) -> list[Item]:
-    now = datetime.now(UTC)
+    now = clock.now()
     keys = ApiKey.async_objects.usable().filter(expires_at__lte=now + SOON)
     if tenant_ids is not None:
         keys = keys.filter(tenant_id__in=list(tenant_ids))

@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 
+from registry.data import clock
 from registry.operators.alerts.home import OpenAlert, combined, open_alerts_sync
 from registry.operators.attention import Item, Severity, report_sync
 from registry.operators.cells import exact, pill, since_then
@@ -48,7 +48,7 @@ class OperationsSite(admin.AdminSite):
         context = {
             "attention": [_shown(*line) for line in lines if line[0].severity is not Severity.WELL],
             "well": [_shown(*line) for line in lines if line[0].severity is Severity.WELL],
-            "read_at": exact(timezone.now()),
+            "read_at": exact(clock.now()),
         }
         if request.headers.get("HX-Request"):
             return TemplateResponse(request, "admin/_attention.html", context)

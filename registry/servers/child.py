@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from registry.redaction import redact_text
 from registry.servers.processes import signal_process
@@ -40,6 +41,14 @@ class Part:
     handles: tuple[int, ...] = ()
 
 
+class PartState(NamedTuple):
+    """A part as operators see it."""
+
+    name: str
+    pid: int  # 0: it does not run now
+    starts: int
+
+
 class Process:
     """A running part. Its lines go to the log under its name; its process group ends with it, and it ends with us."""
 
@@ -49,7 +58,7 @@ class Process:
         self.popen = subprocess.Popen(
             part.command,
             cwd=PROJECT,
-            env=environ,
+            env={**environ, "REGISTRY_PROCESS": part.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -147,12 +156,17 @@ class Keeper:
     def __init__(self, part: Part, environ: dict[str, str], on_line: Callable[[bytes], None] | None = None) -> None:
         self.part, self.environ, self.on_line = part, environ, on_line
         self.process: Process | None = None
+        self.starts = 0
         self.stopping = asyncio.Event()
         self.task = asyncio.create_task(self.keep())
 
     @property
     def alive(self) -> bool:
         return self.process is not None
+
+    @property
+    def state(self) -> PartState:
+        return PartState(self.part.name, self.process.pid if self.process else 0, self.starts)
 
     async def keep(self) -> None:
         pause = FIRST_PAUSE
@@ -168,6 +182,7 @@ class Keeper:
 
     async def live_once(self) -> tuple[float, str]:
         """Start it and wait for its end. Returns its lifetime in seconds and how it ended."""
+        self.starts += 1
         try:
             self.process = Process(self.part, self.environ, self.on_line)
         except OSError as error:  # no memory or no process ids: both are temporary

@@ -10,6 +10,15 @@ from typing import Protocol
 
 from registry.servers.child import PROJECT, Part
 
+# What a host of each role does. Hosts with workers also run the periodic tasks: one of all hosts is elected for each.
+ROLES = {
+    "all": frozenset({"web", "worker", "housekeeping"}),
+    "web": frozenset({"web"}),
+    "worker": frozenset({"worker", "housekeeping"}),
+    "housekeeping": frozenset({"housekeeping"}),
+}
+APPLICATION, LISTENER = "registry.asgi:application", "registry.asgi:listener"
+
 
 class PoolPlan(Protocol):
     """A pool of workers: queueing.work.pools.WorkerPool."""
@@ -39,7 +48,12 @@ class ServicePlan:
     max_workers: int = 0  # 0: as many as there are cores, at least `workers`
     pools: tuple[PoolPlan, ...] = ()
     demo: bool = False
+    role: str = "all"  # a name of ROLES
     host_header: str = "localhost"  # Host header of the health check; must be in ALLOWED_HOSTS
+
+    def does(self, what: str) -> bool:
+        """Whether this host serves `web`, runs `worker`s, or does `housekeeping`."""
+        return what in ROLES[self.role]
 
     @property
     def most_workers(self) -> int:
@@ -66,6 +80,12 @@ def http_address(host: str, port: int) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    parser.add_argument(
+        "--role",
+        choices=sorted(ROLES),
+        default=os.environ.get("REGISTRY_ROLE") or "all",
+        help="what this host does, among several that share DATABASE_URL and REDIS_URL",
+    )
     parser.add_argument("--web", type=int, default=1, help="web processes")
     parser.add_argument("--workers", type=int, default=1, help="workers at least")
     parser.add_argument("--max-workers", type=int, default=0, help="workers at most (default: one per core)")
@@ -84,8 +104,16 @@ def manage(name: str, *arguments: str) -> Part:
 
 
 def web(number: int, plan: ServicePlan, handle: int) -> Part:
-    name = "web" if plan.web == 1 else f"web-{number}"
-    return Part(name, (sys.executable, "-m", "registry.servers.serve", str(handle)), (handle,))
+    return _served("web" if plan.web == 1 else f"web-{number}", APPLICATION, handle)
+
+
+def health(handle: int) -> Part:
+    """Health and metrics of a host without web processes, on the same port; it also evaluates alerts."""
+    return _served("health", LISTENER, handle)
+
+
+def _served(name: str, application: str, handle: int) -> Part:
+    return Part(name, (sys.executable, "-m", "registry.servers.serve", str(handle), application), (handle,))
 
 
 def worker(slot: int) -> Part:
@@ -109,9 +137,11 @@ def stripe(plan: ServicePlan) -> Part:
 
 def parts(plan: ServicePlan, listener: socket.socket) -> list[Part]:
     """Everything but the workers, whose number changes."""
-    fronts = [web(number, plan, listener.fileno()) for number in range(1, plan.web + 1)]
+    handle = listener.fileno()
+    fronts = [web(number, plan, handle) for number in range(1, plan.web + 1)] if plan.does("web") else [health(handle)]
     played = [stripe(plan)] if plan.demo else []  # first: parts that call Stripe at their start get an answer
-    return [*played, *fronts, manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
+    keeping = [manage("housekeeping", "worker", "--housekeeping"), manage("cron", "cron")]
+    return [*played, *fronts, *(keeping if plan.does("housekeeping") else [])]
 
 
 def environment(plan: ServicePlan) -> dict[str, str]:
@@ -119,7 +149,12 @@ def environment(plan: ServicePlan) -> dict[str, str]:
     path = os.pathsep.join(
         filter(None, [str(PROJECT), os.getenv("PYTHONPATH")])
     )  # Python's own variable, not a setting
-    own = {"PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)), "PYTHONPATH": path}
+    own = {
+        "PYTHONUNBUFFERED": "1",
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder(plan)),
+        "PYTHONPATH": path,
+        "REGISTRY_ROLE": plan.role,
+    }
     demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
     return {**os.environ, **own, **demo}
 

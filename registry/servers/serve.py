@@ -37,8 +37,8 @@ def configuration(application: Any, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(application, **options | more)
 
 
-def main(handle: int) -> None:
-    config = configuration("registry.asgi:application")
+def main(handle: int, application: str) -> None:
+    config = configuration(application)
     # Imported before uvicorn takes the signals, which it only looks at afterwards: a process that starts slowly would keep the port from the
     # next `up`, where this one's supervisor was killed.
     config.load()
@@ -46,4 +46,4 @@ def main(handle: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

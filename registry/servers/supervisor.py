@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from registry.data.loop import end_loop
 from registry.edge import metric_files
 from registry.servers import embedded
-from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, Process, gone, libc
+from registry.servers.child import FIRST_PAUSE, PR_SET_CHILD_SUBREAPER, Keeper, Part, PartState, Process, gone, libc
 from registry.servers.listening import PROBE_EVERY, answers_ok
 from registry.servers.plan import PoolPlan, ServicePlan, environment, manage, metrics_folder, parts, pool_worker, worker
 from registry.servers.processes import POLL, children, descendants, parent_of, signal_process
@@ -32,6 +33,18 @@ log = logging.getLogger(__name__)
 SWEEP_LIMIT = 1.0  # seconds for killed leftover processes to end
 PROBE_LIMIT = 2.0  # seconds for one check
 REAP_EVERY = 5.0  # seconds between two waitpid() calls for orphans
+
+
+class Reports(Protocol):
+    """Tells the other hosts and the operators what runs here: registry.operators.hosts.Heartbeat. Never raises."""
+
+    every: float  # seconds between two reports
+
+    async def beat(self, processes: Sequence[PartState]) -> None: ...
+
+    async def leave(self) -> None:
+        """This host stops in order."""
+
 
 Scales = Callable[[Sequence[str], Sequence[str]], Wanted]  # (what a pool takes, what the other pools take)
 
@@ -44,6 +57,7 @@ class Supervisor:
     parts: list[Part]
     environ: dict[str, str]
     scales: Scales | None = None
+    reports: Reports | None = None
     worker: Callable[[int], Part] = worker
     keepers: dict[str, Keeper] = field(default_factory=dict)
     groups: list[WorkerGroup] = field(default_factory=list)
@@ -55,7 +69,13 @@ class Supervisor:
         told = self.listen_to_signals()
         self.start()
         scaling = [group.scale() for group in self.groups]
-        duties = [self.announce(), *scaling, self.reap(), *map(self.keep_server, embedded.servers(self.plan.data))]
+        duties = [
+            self.announce(),
+            *scaling,
+            self.report(),
+            self.reap(),
+            *map(self.keep_server, embedded.servers(self.plan.data)),
+        ]
         tasks = [asyncio.create_task(duty) for duty in duties]
         for task in tasks:
             task.add_done_callback(report)
@@ -64,7 +84,9 @@ class Supervisor:
             log.info("stopping")
             await self.stop(tasks)
         finally:
-            await end_loop()  # the question how many workers are wanted opens a pool
+            if self.reports:
+                await self.reports.leave()
+            await end_loop()  # the question how many workers are wanted and the reports open a pool
 
     def listen_to_signals(self) -> asyncio.Event:
         told = asyncio.Event()
@@ -74,7 +96,8 @@ class Supervisor:
 
     def start(self) -> None:
         self.keepers = {part.name: Keeper(part, self.environ) for part in self.parts}
-        self.groups = [self.group_of_no_pool(), *map(self.group_of, self.plan.pools)]
+        pools = [self.group_of_no_pool(), *map(self.group_of, self.plan.pools)]
+        self.groups = pools if self.plan.does("worker") else []
         for group in self.groups:
             group.start()
 
@@ -119,6 +142,11 @@ class Supervisor:
         if self.plan.demo:
             demo = manage("demo", "demo", "--stripe", "--json", "--url", self.plan.local_address)
             self.keepers["demo"] = Keeper(demo, self.environ, on_line=self.show_demo)
+
+    async def report(self) -> None:
+        while self.reports:
+            await self.reports.beat([keeper.state for keeper in self.everybody()])
+            await asyncio.sleep(self.reports.every)
 
     async def is_ready(self) -> bool:
         if not all(keeper.alive for keeper in self.everybody()):
@@ -211,8 +239,10 @@ def clear_metrics(plan: ServicePlan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def run(plan: ServicePlan, listener: socket.socket, scales: Scales | None = None) -> None:
+def run(
+    plan: ServicePlan, listener: socket.socket, scales: Scales | None = None, reports: Reports | None = None
+) -> None:
     """Run the whole service until SIGTERM or SIGINT. Embedded servers run and migrations are applied already."""
     raise_file_limit()
     clear_metrics(plan)
-    asyncio.run(Supervisor(plan, parts(plan, listener), environment(plan), scales).run())
+    asyncio.run(Supervisor(plan, parts(plan, listener), environment(plan), scales, reports).run())

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import socket
 import sys
 from pathlib import Path
 
@@ -242,6 +243,17 @@ RQ_SHOW_ADMIN_LINK = False
 WAFFLE_FLAG_MODEL = "registry.Flag"
 WAFFLE_ENABLE_ADMIN_PAGES = False
 
+# -- This host, among those that share the database and Redis (docs/scale.md) ---------------------------
+REGISTRY_HOST = os.environ.get("REGISTRY_HOST", "") or socket.gethostname()[:63]
+if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", REGISTRY_HOST):
+    raise ImproperlyConfigured(f"REGISTRY_HOST wants up to 63 of letters, digits, and . _ -, got {REGISTRY_HOST!r}")
+# `up` sets these for its processes: its --role, and the name of the part.
+REGISTRY_ROLE = os.environ.get("REGISTRY_ROLE", "") or "all"
+REGISTRY_VERSION = os.environ.get("REGISTRY_VERSION", "")  # of the code; `up` finds it where it is not set
+REGISTRY_PROCESS = os.environ.get("REGISTRY_PROCESS", "")
+if REGISTRY_ROLE not in ("all", "web", "worker", "housekeeping"):
+    raise ImproperlyConfigured(f"REGISTRY_ROLE wants all, web, worker or housekeeping, got {REGISTRY_ROLE!r}")
+
 # -- Registry's own --------------------------------------------------------------------------------
 REGISTRY_OPEN_TENANT = os.environ.get("REGISTRY_OPEN_TENANT", "")  # slug; keyless requests act as it
 # The public address for links; else links are paths.
@@ -304,7 +316,13 @@ if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"LOG_FORMAT wants json or console, got {LOG_FORMAT!r}")
 
 LOGGING_CONFIG = "registry.telemetry.logs.configure_logging"
-LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT, "changes": LOG_CHANGES}
+LOGGING = {
+    "level": LOG_LEVEL,
+    "format": LOG_FORMAT,
+    "changes": LOG_CHANGES,
+    "host": REGISTRY_HOST,
+    "process": REGISTRY_PROCESS,
+}
 
 # -- Traces (registry.telemetry.traces): off without an endpoint ------------------------------------------
 OTEL_EXPORTER_OTLP_ENDPOINT = url(

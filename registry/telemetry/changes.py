@@ -5,7 +5,7 @@ where a call of the logger takes 200 (docs/decisions/045). LOG_CHANGES=false swi
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -64,15 +64,17 @@ def record(changes: Iterable[ChangeLine | None]) -> None:
         log.info("%d changes", len(lines), extra={"changes": lines})
 
 
-def formatted(record: logging.LogRecord, *, readable: bool) -> str | None:
-    """The lines of a record that `record` made, without the end of the last one; None for other records."""
+def formatted(record: logging.LogRecord, *, readable: bool, origin: Mapping[str, str] | None = None) -> str | None:
+    """The lines of a record that `record` made, without the end of the last one; None for other records. `origin`: fields of each
+    line, such as the host."""
     changes: list[ChangeLine] | None = getattr(record, "changes", None)
     if changes is None or record.name != __name__:
         return None
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if readable:
         return "\n".join(_readable(at, line) for line in changes)
-    head = PREFIX + f'"level":"info","timestamp":"{at}",'.encode()
+    said = "".join(f'"{name}":"{value}",' for name, value in (origin or {}).items())
+    head = PREFIX + f'"level":"info",{said}"timestamp":"{at}",'.encode()
     return b"\n".join([head + _encode(line)[1:] for line in changes]).decode()
 
 

@@ -1,7 +1,7 @@
 """Logging of the whole service."""
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -21,6 +21,11 @@ def _with_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
     return event
 
 
+def _origin(config: Mapping[str, Any]) -> dict[str, str]:
+    """Which host and which process of it write a line; nothing outside of `up`, whose lines a person reads at the terminal."""
+    return {"host": config["host"], "process": config["process"]} if config["process"] else {}
+
+
 def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     return {k: HIDDEN if SECRET_NAMES.search(k) else redact(v) for k, v in event.items()}
 
@@ -28,12 +33,12 @@ def _redacted(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> di
 class Formatter(structlog.stdlib.ProcessorFormatter):
     """structlog's formatter; a record of changes becomes one line for each."""
 
-    def __init__(self, *, readable: bool, **options: Any) -> None:
+    def __init__(self, *, readable: bool, origin: Mapping[str, str], **options: Any) -> None:
         super().__init__(**options)
-        self._readable = readable
+        self._readable, self._origin = readable, origin
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = changes.formatted(record, readable=self._readable)
+        lines = changes.formatted(record, readable=self._readable, origin=self._origin)
         return super().format(record) if lines is None else lines
 
 
@@ -66,8 +71,10 @@ def level_of_changes(*, on: bool) -> int:
 
 def configure_logging(config: dict[str, Any]) -> None:
     """Log to stderr, one line of JSON per event or readable text (LOG_FORMAT=console), with context and without secrets."""
+    origin = _origin(config)
     shared: list[structlog.types.Processor] = [
         _with_context,
+        lambda _logger, _method, event: {**origin, **event},
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -81,6 +88,7 @@ def configure_logging(config: dict[str, Any]) -> None:
     )
     formatter = Formatter(
         readable=config["format"] == "console",
+        origin=origin,
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
     )

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,7 +115,7 @@ def _resource() -> Resource:
     return Resource.create(
         {
             "service.name": settings.OTEL_SERVICE_NAME,
-            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
+            "service.instance.id": f"{settings.REGISTRY_HOST}:{os.getpid()}",
             "process.pid": os.getpid(),
         }
     )

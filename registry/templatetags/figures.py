@@ -5,6 +5,8 @@ from typing import Any
 
 from django import template
 
+from registry.data.clock import now
+
 register = template.Library()
 
 
@@ -46,7 +48,7 @@ def span(length: float | timedelta | None) -> str:
 @register.filter
 def ago(moment: datetime | str) -> str:
     """Time since a moment, in the format that page.js updates."""
-    seconds = int((datetime.now(UTC) - when(moment)).total_seconds())
+    seconds = int((now() - when(moment)).total_seconds())
     if seconds < 2:
         return "just now"
     for limit, unit, size in ((60, "s", 1), (3600, "min", 60), (86_400, "h", 3600)):

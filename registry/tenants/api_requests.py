@@ -1,9 +1,10 @@
 """Reads the log of a tenant's API requests, a page at a time. registry.edge.request_log writes it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from registry.data import clock
 from registry.edge.request_log import KEPT_DAYS, id_at
 from registry.models import ApiRequest
 
@@ -55,7 +56,7 @@ async def page_of(tenant_id: int, filters: RequestFilters, *, limit: int, before
 
 def _first(since: datetime | None) -> int:
     """The lowest id that is shown: older entries may not be removed yet."""
-    oldest = datetime.now(UTC) - timedelta(days=KEPT_DAYS)
+    oldest = clock.now() - timedelta(days=KEPT_DAYS)
     return id_at(max(since or oldest, oldest).timestamp())
 
 

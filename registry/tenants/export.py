@@ -62,6 +62,7 @@ LEFT_OUT: dict[str, str] = {
     "registry.Flag": "the service's own switches",
     "registry.Flag_groups": "the service's own switches",
     "registry.Flag_users": "the service's own switches",
+    "registry.Host": "hosts of the service",
     "registry.Lease": "processes of the service",
 }
 

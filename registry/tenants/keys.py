@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 
 from django.db.models import Case, Q, When
 from django.db.models.functions import Now
-from django.utils import timezone
 from django_async_backend.db.transaction import async_atomic
 
+from registry.data import clock
 from registry.data.loop import sync_twin
 from registry.models import ApiKey, Tenant
 from registry.tenants import access, audit
@@ -65,7 +65,7 @@ async def rotate(
             prefix=successor,
         )
         if grace:
-            end = timezone.now() + grace
+            end = clock.now() + grace
             sooner = Q(expires_at=None) | Q(expires_at__gt=end)
             await ApiKey.async_objects.filter(sooner, tenant_id=tenant_id, prefix=prefix).aupdate(expires_at=end)
         else:

@@ -1,10 +1,8 @@
 """Rate limits of API keys (requirement A8), counted in Redis, with the RateLimit-* headers of a response."""
 
-import time
-
 from limits import RateLimitItem, parse
 
-from registry.data import rates
+from registry.data import clock, rates
 from registry.errors import Forbidden, Invalid, TooManyRequests
 
 
@@ -25,7 +23,7 @@ async def count_requests(limit: RateLimitItem | None, key: str, *, cost: int = 1
     if counted is None:
         return {}
     allowed, window = counted
-    reset = max(1, round(window.reset_time - time.time()))
+    reset = max(1, round(window.reset_time - clock.timestamp()))
     headers = {
         "RateLimit-Limit": str(limit.amount),
         "RateLimit-Remaining": str(max(0, window.remaining)),

@@ -61,6 +61,7 @@ HEAD = f"{'trouble':58} {'rule':24} {'fired':>8} {'resolved':>10}   (seconds of 
 
 # Rules that no test provokes for real, and why.
 ELSEWHERE = {
+    "hosts": "wants a second host that dies: tests/hosts/test_hosts.py kills one and reads the metric",
     "database.replication": "wants a second PostgreSQL that replays late: its statement is read in tests/registry/test_attention.py",
     "database.statements": "wants a statement that is refused for a minute: tests/registry/test_faults.py reads the metric",
     "deliveries.failed": "counted by the statement of attention: tests/queueing/test_queue_attention.py",

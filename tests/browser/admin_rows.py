@@ -31,7 +31,7 @@ from queueing.models import (
     WebhookEndpoint,
     Worker,
 )
-from registry.models import Alert, AlertMessage, AlertSilence, AuditEntry, Flag, Tenant
+from registry.models import Alert, AlertMessage, AlertSilence, AuditEntry, Flag, Host, Tenant
 from registry.operators.attention import Severity
 from tests.factories import make_api_key, make_dead_letter, make_payment, make_person, make_processor, make_stripe
 
@@ -53,6 +53,7 @@ def make_every_row(tenant: Tenant) -> dict[str, Any]:
         make_dead_letter(doubtful, code="unknown_outcome", detail="Asked 14 times; the processor never answered."),
     ]
     make_alerts()
+    make_hosts()
     return {
         "processor": processor,
         "stripe": stripe,
@@ -171,6 +172,41 @@ def _of_queues(tenant: Tenant) -> dict[str, Any]:
     )
     Worker.objects.create(queue="payments", hostname="worker-2", pid=2, heartbeat_at=now - timedelta(minutes=3))
     return {"queue": queue, "job": job, "hook": hook, "delivery": delivery}
+
+
+def make_hosts() -> None:
+    """A web host, a host whose clock is wrong, and one that fell silent."""
+    now = timezone.now()
+    for name, role, version, silent, ahead, names in (
+        ("pay-web-1.internal", "web", "0.1.0+4f1c22ab90", 1, 0.0, ["web-1", "web-2"]),
+        (
+            "pay-worker-1.internal",
+            "worker",
+            "0.1.0+9c00de1777",
+            1,
+            61.4,
+            ["health", "housekeeping", "cron", "worker-1"],
+        ),
+        (
+            "pay-worker-2.internal",
+            "worker",
+            "0.1.0+9c00de1777",
+            200,
+            0.0,
+            ["health", "housekeeping", "cron", "worker-1"],
+        ),
+    ):
+        Host.objects.create(
+            name=name,
+            place=name,
+            role=role,
+            version=version,
+            address="http://10.20.30.40:8000",
+            started_at=now - timedelta(days=3),
+            heartbeat_at=now - timedelta(seconds=silent),
+            clock_offset=ahead,
+            processes=[{"name": one, "pid": 4000 + at, "starts": 1 + at} for at, one in enumerate(names)],
+        )
 
 
 def make_alerts() -> None:

@@ -11,7 +11,7 @@ from django.urls import reverse
 from playwright.async_api import Page, expect
 
 from payments.models import Payment, Processor
-from registry.models import ApiKey, Flag
+from registry.models import ApiKey, Flag, Host
 from registry.operators import attention
 from tests.browser.admin_rows import make_every_row
 from tests.browser.conftest import BRIEFLY, MODES, audit, looks_right
@@ -117,6 +117,17 @@ async def test_the_models_are_grouped_by_what_one_does_with_them(page: Page, row
     await page.locator(".menu").get_by_role("link", name="Dead letters").click()
     await expect(page.get_by_role("heading", name="Dead letters", exact=True)).to_be_visible()
     assert "Endpoints" not in names
+
+
+async def test_the_pages_of_hosts_say_which_is_silent_and_whose_clock_is_wrong(page: Page, rows, tmp_path: Path):
+    await page.goto(listing(Host))
+
+    await expect(page.get_by_text("silent for")).to_have_count(1)
+    await expect(page.get_by_text("61.4 s ahead")).to_be_visible()
+    await looks_right(page, "admin-hosts", tmp_path)
+    await page.get_by_role("link", name="pay-worker-1.internal").click()
+    await expect(page.get_by_text("worker-1: process 4003, started 4 times")).to_be_visible()
+    await looks_right(page, "admin-host", tmp_path, BRIEFLY)
 
 
 async def test_an_item_leads_to_where_it_is_resolved_and_is_gone_after_that(page: Page, rows, tmp_path: Path):

@@ -11,6 +11,7 @@ import redis
 from redis.asyncio import Redis
 
 from payments.models import Processor
+from queueing.models import ChoreRun
 from queueing.spill import stream
 from queueing.spill.record import STORED, Full, Record
 from queueing.spill.shared import SharedStreamEngine
@@ -135,6 +136,7 @@ async def test_chores_run_and_no_process_restarts_while_redis_is_full(start: Pro
         with redis.Redis.from_url(trouble.url) as client:
             return bool(client.keys(f"rq:cron_job:{identity.name()}:*"))
 
+    await ChoreRun.async_objects.all().adelete()  # all are due again
     await eventually(jobs, within=LIMIT)
     await _stop(cron)
 
@@ -158,7 +160,7 @@ async def test_without_redis_each_chore_runs_at_its_interval_even_if_others_fail
     monkeypatch.setattr(chores, "CHORES", made)
 
     task = asyncio.create_task(entry._housekeep())
-    await eventually(lambda: done.count("fails") == 2)
+    await eventually(lambda: len(done) >= 5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -181,7 +183,8 @@ async def test_without_redis_and_database_chores_log_it_once(monkeypatch, caplog
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert [record.message for record in caplog.records] == ["a chore was skipped; it runs again at its next time"]
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["a chore was skipped; it runs again at its next time"]
 
 
 # -- The spill in Redis ------------------------------------------------------------------------------------------

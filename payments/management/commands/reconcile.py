@@ -15,6 +15,7 @@ from payments.reconciliation.comparison import SETTLED_AFTER
 from queueing.jobs import queries, waiting
 from queueing.jobs.requests import of_service
 from queueing.models import JobStatus
+from registry.data import clock
 from registry.management.base import AsyncCommand, add_json, tenant_named
 
 DIFFERENT = 1  # exit code
@@ -40,7 +41,7 @@ class Command(AsyncCommand):
         self, *, tenant: str, processor: str, since: datetime | None, until: datetime | None, json: bool, **_: Any
     ) -> None:
         owner = await tenant_named(tenant)
-        until = until or datetime.now(UTC) - SETTLED_AFTER
+        until = until or clock.now() - SETTLED_AFTER
         asked = ReconcileInput(from_=since or until - timedelta(days=1), to=until, processor=processor or None)
         [job] = await waiting.finish_shown([of_service(NAME, asked, tenant_id=owner.pk)], label="comparing")
         if job.status != JobStatus.SUCCEEDED:

@@ -30,6 +30,7 @@ from payments.processors.stripe.answers import TROUBLE, failure, is_replay, labe
 from payments.processors.stripe.client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
 from payments.processors.stripe.refunds import look_up_refund, refund
 from payments.processors.stripe.reports import dispute_report, refund_report, refunds_of_charge
+from registry.data import clock
 from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
@@ -147,7 +148,7 @@ class _Errand:
     async def send(self) -> Outcome:
         if self.reference:
             return await self._advance(await self._retrieve())
-        if datetime.now(UTC) - self.order.requested_at > KEYS_KEPT:
+        if clock.now() - self.order.requested_at > KEYS_KEPT:
             return Outcome(Result.NOT_BOOKED, code="key_forgotten")  # a second intent could be created: nothing is sent
         try:
             intent = await self.intents.create_async(_asked(self.order, self.account), self._key("create"))

@@ -1,7 +1,7 @@
 """Refunds at Stripe: one Refund object for each of our refunds, found again by idempotency key or metadata."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import stripe
@@ -11,6 +11,7 @@ from payments.processors.base import Account, Outcome, RefundOrder, Result
 from payments.processors.stripe.amounts import to_stripe
 from payments.processors.stripe.answers import TROUBLE, failure, labels
 from payments.processors.stripe.client import LOOK_UP_TIMEOUT, SEND_TIMEOUT, Clients
+from registry.data import clock
 from registry.edge.api import iso
 
 KEYS_KEPT = timedelta(hours=23)  # Stripe forgets idempotency keys after 24 hours
@@ -27,7 +28,7 @@ async def refund(clients: Clients, order: RefundOrder, account: Account) -> Outc
     try:
         async with asyncio.timeout(SEND_TIMEOUT):
             client = clients.of(account)
-            known = order.reference or datetime.now(UTC) - order.requested_at > KEYS_KEPT
+            known = order.reference or clock.now() - order.requested_at > KEYS_KEPT
             if known and (found := await _find(client, order)):
                 return _outcome(found)
             key = f"{order.tenant_id}:refund:{order.refund_id}:{iso(order.requested_at)}"

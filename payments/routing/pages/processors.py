@@ -9,14 +9,13 @@ from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from limits import RateLimitItem, RateLimitItemPerMinute
 
 from payments.models import Processor
 from payments.routing import accounts, operate, probe
 from payments.routing.pages.forms import FORMS, WORDS, ProcessorKeys, ProcessorSettings
 from queueing.templatetags.queues import address
-from registry.data import database, rates
+from registry.data import clock, database, rates
 from registry.data.breaker import LONGEST_PAUSE
 from registry.edge.pages import PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -90,8 +89,8 @@ class ProcessorCard:
         """When an open breaker lets a payment through. Each worker has its own time: this is the latest."""
         if self.breaker == "half_open":
             return "under way"
-        due = self.breaker_since + PROBE_WITHIN if self.breaker_since else timezone.now()
-        seconds = (due - timezone.now()).total_seconds()
+        due = self.breaker_since + PROBE_WITHIN if self.breaker_since else clock.now()
+        seconds = (due - clock.now()).total_seconds()
         return f"within {math.ceil(seconds)} s" if seconds > 0 else "the next payment"
 
 

@@ -1,7 +1,6 @@
 """Job kind `http`: a signed request (Standard Webhooks) to an address of the tenant's. Contract section 6."""
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,6 +14,7 @@ from queueing.jobs.processes.output import texts_in, without
 from queueing.outbound import job_secret
 from queueing.outbound.outcomes import words_for
 from queueing.outbound.retries import retry_after
+from registry.data import clock
 from registry.http import signatures
 from registry.http.client import Answer, BadAddress, HttpError
 from registry.http.ssrf import LONGEST_URL, parted
@@ -86,7 +86,7 @@ async def send(context: Context, request: HttpCall) -> dict[str, Any]:
 async def _answer(context: Context, request: HttpCall) -> Answer:
     mode, secrets = await job_secret.signing(context.tenant_id)
     body = "" if request.body is None else msgspec.json.encode(request.body).decode()
-    now = datetime.now(UTC)
+    now = clock.now()
     headers = {
         **({"content-type": "application/json"} if body else {}),
         "user-agent": AGENT,

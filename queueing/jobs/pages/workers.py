@@ -5,13 +5,13 @@ from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 
 from queueing.jobs import figures
 from queueing.jobs.figures import HeldJob
 from queueing.models import SILENT_AFTER, Worker
 from queueing.templatetags.queues import address
 from queueing.work.operate import of_worker
+from registry.data import clock
 from registry.edge.pages import PageRequest, known, nowhere, page
 from registry.edge.viewer import SUPERUSER, visitor_of
 from registry.operators.confirm import asked
@@ -56,7 +56,7 @@ def _pool(name: str, mine: list[Worker], held: dict[int, list[HeldJob]]) -> dict
 
 
 def _row(worker: Worker, held: list[HeldJob]) -> dict[str, Any]:
-    age = timezone.now() - worker.heartbeat_at
+    age = clock.now() - worker.heartbeat_at
     state = "silent" if age >= SILENT_AFTER else "stopping" if worker.stop_requested else "alive"
     return {
         "worker": worker,

@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from registry.data import clock
+
 LONGEST_CRON, LONGEST_ZONE = 100, 64  # characters
 FIELDS = {
     "minute": "0 to 59",
@@ -90,7 +92,7 @@ def _fault(cron: str, name: str) -> str:
     value = parts[list(FIELDS).index(name)]
     if name == "day-of-month":
         with suppress(CronSimError):
-            CronSim(" ".join([*parts[:3], "*", parts[4]]), datetime.now(UTC))
+            CronSim(" ".join([*parts[:3], "*", parts[4]]), clock.now())
             return f"never comes due: there is no day {value} in month {parts[3]}"
     return f"cannot be read: {value} is no {name.replace('-', ' ')}, which is {FIELDS[name]}"
 

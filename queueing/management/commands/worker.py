@@ -2,8 +2,8 @@
 
 import os
 import secrets
-import socket
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from queueing.work import entry, rq_queues, without_redis
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         queue = "housekeeping" if housekeeping else f"drain-{pool}" if pool else "drain"
         drain = drain or list(dict.fromkeys(one.partition("/")[0] for one in take))
         # Unique, also between containers with the same process ids: RQ refuses a name that is in use.
-        name = f"{service_name()}-{queue}-{slot}-{socket.gethostname()}-{os.getpid()}"
+        name = f"{service_name()}-{queue}-{slot}-{settings.REGISTRY_HOST}-{os.getpid()}"
 
         def worker() -> GentleWorker:
             connection = rq_queues.connection()

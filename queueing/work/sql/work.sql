@@ -112,6 +112,24 @@ WITH beaten AS (
 SELECT id, pool, takes, stop_requested, heartbeat_at >= statement_timestamp() - make_interval(secs => %(silent)s)
 FROM queueing_worker;
 
+-- name: due_chores
+-- The chores that are due, of those given by name and interval, in their order: the last run of any host began an interval ago, or
+-- ended with its process. Not those that another process runs now. By the server's clock, with which hosts need not agree; a run
+-- that began later than now began before that clock was set back.
+SELECT c.name
+FROM unnest(%(names)s::text[], %(every)s::float8[]) WITH ORDINALITY AS c(name, every, place)
+LEFT JOIN queueing_chorerun r ON r.name = c.name
+WHERE (
+        r.name IS NULL OR r.started_at > clock_timestamp()
+        OR r.started_at <= clock_timestamp() - make_interval(secs => CASE
+            WHEN r.finished_at >= r.started_at THEN c.every ELSE least(c.every, %(again)s::float8) END)
+    )
+    AND NOT EXISTS (
+        SELECT FROM registry_lease l
+        WHERE l.name = 'chore ' || c.name AND l.until > clock_timestamp() AND l.holder <> %(holder)s::text
+    )
+ORDER BY c.place;
+
 -- name: began
 -- Record that a chore begins.
 INSERT INTO queueing_chorerun AS c (name, started_at) VALUES (%(name)s::text, now())

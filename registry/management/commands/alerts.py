@@ -1,13 +1,13 @@
 """`alerts`: list the alerts that are open; `--test` sends a test message to every channel; `--export` writes files for Prometheus."""
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
+from registry.data import clock
 from registry.edge.api import iso
 from registry.management.base import AsyncCommand, add_json
 from registry.operators.alerts import exports, home, messages, sending
@@ -55,7 +55,7 @@ class Command(AsyncCommand):
         )
 
     async def _test(self, as_json: bool) -> None:
-        made = messages.test(datetime.now(UTC))
+        made = messages.test(clock.now())
         if not made:
             raise CommandError(
                 "no channel is set: ALERT_EMAIL with EMAIL_URL, or ALERT_WEBHOOK_URL with ALERT_WEBHOOK_SECRET"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
+from registry.data import clock
 from registry.management.base import AsyncCommand, actor, add_json, tenant_named
 from registry.models import ApiKey
 from registry.tenants import keys
@@ -112,7 +112,7 @@ def _bare(prefix: str) -> str:
 def _state(key: ApiKey) -> str:
     if key.revoked_at:
         return "revoked"
-    return "expired" if key.expires_at and key.expires_at <= timezone.now() else "usable"
+    return "expired" if key.expires_at and key.expires_at <= clock.now() else "usable"
 
 
 def _moment(text: str) -> datetime:
@@ -125,7 +125,7 @@ def _moment(text: str) -> datetime:
     if found is None:
         raise argparse.ArgumentTypeError(f"wants a date or a time in ISO 8601, got {text!r}")
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    if found <= timezone.now():
+    if found <= clock.now():
         raise argparse.ArgumentTypeError(f"{text} is in the past")
     return found
 

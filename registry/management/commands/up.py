@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils.module_loading import import_string
 
 from registry.management.base import service_name
-from registry.servers import embedded, interpreter, listening, supervisor
-from registry.servers.plan import ServicePlan, add_arguments
+from registry.operators.hosts.heartbeat import Heartbeat, refuse_misfit
+from registry.servers import embedded, interpreter, listening, release, supervisor
+from registry.servers.plan import ROLES, ServicePlan, add_arguments
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,8 @@ class Command(BaseCommand):
         add_arguments(parser)
 
     def handle(self, **options: Any) -> None:
-        names = ("host", "port", "web", "workers", "max_workers", "demo")
+        names = ("host", "port", "web", "workers", "max_workers", "demo", "role")
+        refuse_useless_options(options)
         plan = ServicePlan(
             data=Path(settings.REGISTRY_DATA),
             host_header=host_header(),
@@ -55,9 +59,35 @@ class Command(BaseCommand):
             os.environ["REGISTRY_ID"] = (
                 service_name()
             )  # for all child processes, also those that start without the database
-            supervisor.run(replace(plan, port=listener.getsockname()[1]), listener, import_string(SCALES))
+            os.environ["REGISTRY_HOST"], os.environ["REGISTRY_VERSION"] = settings.REGISTRY_HOST, release.version()
+            plan = replace(plan, port=listener.getsockname()[1])
+            join()
+            settings.DB_POOL_MIN = 1  # of the supervisor itself, which asks for one thing after the other
+            reports = Heartbeat(role=plan.role, version=release.version(), address=plan.address)
+            supervisor.run(plan, listener, import_string(SCALES), reports)
         for number in (signal.SIGTERM, signal.SIGINT):  # a second signal changes nothing: the servers stop in order
             signal.signal(number, signal.SIG_IGN)
+
+
+def join() -> None:
+    """Raises CommandError where another running host has this one's name, or none of its secret keys."""
+    try:
+        refuse_misfit()
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from None
+    except DatabaseError as error:  # it went away since the migrations: then nobody is known to run
+        log.warning("other hosts are unknown", extra={"error": repr(error)})
+    finally:
+        connections.close_all()
+
+
+def refuse_useless_options(options: dict[str, Any]) -> None:
+    """Raises CommandError for options that a host of this role could not follow."""
+    does, role = ROLES[options["role"]], options["role"]
+    if options["pool"] and "worker" not in does:
+        raise CommandError(f"--pool wants a role with workers, all or worker, not {role}")
+    if options["demo"] and "web" not in does:
+        raise CommandError(f"--demo wants a role with web processes, all or web, not {role}")
 
 
 def refuse_public_host(host: str) -> None:
@@ -90,7 +120,7 @@ def migrate(data: Path) -> None:
         try:
             call_command("migrate", interactive=False, verbosity=0)
             return
-        except OperationalError as error:
+        except (OperationalError, psycopg.OperationalError) as error:
             if time.monotonic() > deadline:
                 raise CommandError(f"the database cannot be reached: {error}") from error
             log.warning("the database cannot be reached, trying again: %s", str(error).splitlines()[0])

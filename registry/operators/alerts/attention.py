@@ -1,10 +1,11 @@
 """Sources of attention: whether the alert rules are evaluated, and whether their messages arrive. For operators only."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.db.models import Q
 
+from registry.data import clock
 from registry.models import AlertMessage, AlertWatch
 from registry.operators.alerts import messages, rules
 from registry.operators.alerts.states import UNKNOWN_AFTER, WRITE_EVERY
@@ -19,7 +20,7 @@ SHOWN_FOR = timedelta(days=2)  # that a message which was given up is shown
 async def evaluation(tenant_ids: Sequence[int] | None) -> list[Item]:
     if tenant_ids is not None:
         return []
-    now = datetime.now(UTC)
+    now = clock.now()
     watches = [one async for one in AlertWatch.async_objects.all()]
     late = [one for one in watches if now - one.at > UNKNOWN_AFTER + WRITE_EVERY]
     unknown = sorted({name for one in watches for name in one.unknown})
@@ -49,7 +50,7 @@ async def undelivered(tenant_ids: Sequence[int] | None) -> list[Item]:
     """Messages that were given up of late, and those that are late."""
     if tenant_ids is not None:
         return []
-    now = datetime.now(UTC)
+    now = clock.now()
     late = Q(due_at__isnull=False, created_at__lt=now - LATE) | Q(given_up_at__gt=now - SHOWN_FOR)
     found = [one async for one in AlertMessage.async_objects.filter(late).order_by("-id")[:100]]
     if not found:

@@ -7,17 +7,16 @@ and stored when it is back. `increase` and `rate` of a process that takes over b
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from django.conf import settings
 
-from registry.data import refusals
+from registry.data import clock, refusals
 from registry.data.lease import RENEW_EVERY, HeldLease, new_holder
 from registry.data.loop import PerLoop, background
 from registry.errors import Unavailable
@@ -53,7 +52,7 @@ class Clock:
     """The time by which rules are evaluated. Tests pass another one, and wait for no minutes."""
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return clock.now()
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -264,7 +263,7 @@ class Evaluators:
     """Both evaluators of a web process."""
 
     def __init__(self) -> None:
-        host = socket.gethostname()[:255]
+        host = settings.REGISTRY_HOST
         lock = HeldFile(Path(settings.REGISTRY_DATA) / "alerts.lock", new_holder())
         self.all = [AlertEvaluator("service", "", HeldLease("alerts")), AlertEvaluator("host", host, lock)]
         self._tasks = [background(one.run()) for one in self.all]

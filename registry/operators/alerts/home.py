@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
+from registry.data import clock
 from registry.data.loop import sync_twin
 from registry.models import Alert, AlertSilence
 from registry.models.alerts import OPEN
@@ -60,7 +60,7 @@ class OpenAlert:
 
 async def open_alerts() -> list[OpenAlert]:
     """The most urgent first, then the oldest."""
-    now = datetime.now(UTC)
+    now = clock.now()
     found = [one async for one in Alert.async_objects.filter(OPEN).order_by("severity", "since")[:MOST]]
     silences = await store.silences(now)
     return [OpenAlert(one, states.silence_of(one, silences, now), states.is_unknown(one, now)) for one in found]

@@ -1,6 +1,5 @@
 """Messages about alerts: the text of an e-mail and the JSON of a webhook. One message for all that changed in an evaluation."""
 
-import socket
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -55,7 +54,7 @@ def test(now: datetime) -> list[AlertMessage]:
 
 def service() -> str:
     """The public address of the service, or without one the name of this host."""
-    return settings.REGISTRY_URL or socket.gethostname()
+    return settings.REGISTRY_URL or settings.REGISTRY_HOST
 
 
 def _for_channels(subject: str, text: str, payload: dict[str, Any], now: datetime) -> list[AlertMessage]:

@@ -1,11 +1,12 @@
 """Guarded actions on alerts: silence one for a time, and end a silence."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from django.db.models.functions import Now
 from psycopg import AsyncConnection
 
+from registry.data import clock
 from registry.models import Alert, AlertSilence
 from registry.operators.confirm import Confirmed, Perform
 from registry.operators.decide import Done, Moved, decide
@@ -19,7 +20,7 @@ def _silencing(duration: timedelta) -> Perform:
         rows: list[Alert] = list(confirmed.action.rows)
 
         async def move(_: AsyncConnection) -> list[Moved]:
-            now = datetime.now(UTC)
+            now = clock.now()
             made = [
                 AlertSilence(
                     rule=row.rule,

@@ -1,8 +1,9 @@
 """Chores: what is deleted of alerts after a time, and the alerts of hosts that are gone."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from registry.data import clock
 from registry.data.chores import chore
 from registry.models import Alert, AlertMessage, AlertSilence, AlertWatch
 from registry.operators.alerts import states, store
@@ -18,7 +19,7 @@ HOST_GONE = timedelta(days=1)  # without an evaluation
 @chore("trim-alerts", every=3600)
 async def trim() -> None:
     """Delete old alerts, silences and messages; resolve the alerts of hosts that are gone."""
-    now = datetime.now(UTC)
+    now = clock.now()
     await Alert.async_objects.filter(resolved_at__lt=now - ALERTS_KEPT).adelete()
     await AlertSilence.async_objects.filter(ends_at__lt=now - ALERTS_KEPT).adelete()
     await AlertMessage.async_objects.filter(created_at__lt=now - MESSAGES_KEPT, due_at=None).adelete()

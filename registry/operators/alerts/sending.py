@@ -6,10 +6,11 @@ own, and the receiver often is on a private network.
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from registry.data import clock
 from registry.http import signatures
 from registry.http.client import Client, HttpError
 from registry.http.ssrf import parted
@@ -38,7 +39,7 @@ async def attempt(message: AlertMessage) -> None:
     except Exception as unexpected:  # whatever it is, the next attempt may succeed
         log.exception("an alert's message was not sent", extra={"channel": message.channel})
         error = type(unexpected).__name__
-    _settle(message, error, datetime.now(UTC))
+    _settle(message, error, clock.now())
 
 
 def _settle(message: AlertMessage, error: str, now: datetime) -> None:
@@ -66,7 +67,7 @@ async def _email(message: AlertMessage) -> str:
 async def _webhook(message: AlertMessage) -> str:
     if not settings.ALERT_WEBHOOK_URL:
         return "ALERT_WEBHOOK_URL is not set"
-    at = datetime.now(UTC)
+    at = clock.now()
     signed = signatures.headers([settings.ALERT_WEBHOOK_SECRET], message.message_id, at, message.body)
     try:
         origin, target = parted(settings.ALERT_WEBHOOK_URL, tls_only=False)

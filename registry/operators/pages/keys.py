@@ -8,6 +8,7 @@ from django.db import IntegrityError
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 
+from registry.data import clock
 from registry.edge.entered import parsed
 from registry.edge.pages import PageRequest, address_of, console_address, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -81,7 +82,7 @@ async def _show(
         "form": {"scopes": ["read", "write"]},
         "prefix": access.new_prefix(),
         "zone": visitor.tenant.time_zone,
-        "today": datetime.now(zone_of(visitor.tenant)).date().isoformat(),
+        "today": clock.now().astimezone(zone_of(visitor.tenant)).date().isoformat(),
         "snippets": snippets(address_of(request)),
         "plain": plain,
         **more,
@@ -95,7 +96,7 @@ async def _show(
 def _state(key: ApiKey) -> dict[str, str]:
     if key.revoked_at:
         return {"shape": "✕", "colour": "red", "word": "revoked"}
-    if key.expires_at and key.expires_at <= datetime.now(UTC):
+    if key.expires_at and key.expires_at <= clock.now():
         return {"shape": "–", "colour": "grey", "word": "expired"}
     return {"shape": "●", "colour": "green", "word": "usable"}
 
@@ -153,7 +154,7 @@ def _end_of(text: str, visitor: Visitor, errors: dict[str, str]) -> datetime | N
     except OverflowError:
         errors["expires"] = "This date is too far away."
         return None
-    if end <= datetime.now(UTC):
+    if end <= clock.now():
         errors["expires"] = "This day is over."
     return end
 
