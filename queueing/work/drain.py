@@ -271,10 +271,16 @@ class Drain:
         await database.release()
 
     async def _listen(self) -> None:
-        """Listen on a connection of its own, past PgBouncer, whose transaction mode has no LISTEN, and the pool, which recycles."""
-        parameters = {**database.connection_parameters(), "cursor_factory": psycopg.AsyncCursor}
+        """Listen on a connection of its own, past the pool, which recycles, and past a pooler in transaction mode: it would give the
+        session to others, and they would get the notifications."""
+        session = database.session_parameters()
+        if session is None:  # polling is enough; this hint only makes it faster
+            await asyncio.sleep(HEARTBEAT)
+            return
         try:
-            async with await psycopg.AsyncConnection.connect(**parameters) as conn:
+            async with await psycopg.AsyncConnection.connect(
+                **{**session, "cursor_factory": psycopg.AsyncCursor}
+            ) as conn:
                 await conn.execute(f"LISTEN {self.work.table.queue}")
                 self._listening = True
                 self._hint()

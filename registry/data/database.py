@@ -29,6 +29,7 @@ from registry.data.orm import own_connection as own_connection
 from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool
 from registry.errors import Unavailable
+from registry.settings.addresses import OWN
 from registry.telemetry import metrics, slow
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,20 @@ type Params = Sequence[Any] | Mapping[str, Any]
 def connection_parameters() -> dict[str, Any]:
     wrapper = async_connections.create_connection(DEFAULT_DB_ALIAS)
     parameters = wrapper.get_connection_params()
-    # None switches prepared statements off: PgBouncer's transaction mode cannot carry them.
+    # None switches prepared statements off: a pooler in transaction mode may not know of them.
     return {**parameters, "autocommit": True, "prepare_threshold": 2 if settings.DB_PREPARE else None}
+
+
+def session_parameters() -> dict[str, Any] | None:
+    """Parameters of a connection that keeps its session, as LISTEN needs it: past a pooler in transaction mode. None where no
+    address but the pooler's is known."""
+    parameters = connection_parameters()
+    if not settings.DB_TRANSACTION_POOLING:
+        return parameters
+    if not settings.DATABASE_DIRECT:
+        return None
+    inherited = {name: value for name, value in parameters.items() if name not in OWN or name == "dbname"}
+    return {**inherited, "options": settings.DB_SESSION, **settings.DATABASE_DIRECT}
 
 
 async def _close(pool: Pool) -> None:

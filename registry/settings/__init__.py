@@ -9,6 +9,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from registry.settings.addresses import django_database, postgres
 from registry.settings.variables import (
     emails,
     encryption_keys,
@@ -189,7 +190,13 @@ DB_RETRY_BACKOFF = whole("DB_RETRY_BACKOFF", 2, least=1)  # factor between waits
 DB_RETRY_MAX = whole("DB_RETRY_MAX", 10, least=1)  # seconds, the longest wait between tries
 BATCH_SIZE = whole("BATCH_SIZE", 100, least=1)  # rows per page of a bulk read or write
 CONCURRENT_OPERATIONS = whole("CONCURRENT_OPERATIONS", 10, least=1)  # queries one call may run side by side
-DB_PREPARE = flag("DB_PREPARE", True)  # off behind PgBouncer's transaction mode
+# PostgreSQL itself, where DATABASE_URL names a pooler: for LISTEN, which a pooler's transaction mode has not.
+DATABASE_DIRECT = postgres("DATABASE_DIRECT_URL", os.environ.get("DATABASE_DIRECT_URL", ""))
+# Whether DATABASE_URL names a pooler in transaction mode: nothing may be kept in a session between two transactions.
+DB_TRANSACTION_POOLING = flag("DB_TRANSACTION_POOLING", bool(DATABASE_DIRECT))
+if DATABASE_DIRECT and not DB_TRANSACTION_POOLING:
+    raise ImproperlyConfigured("DATABASE_DIRECT_URL wants DB_TRANSACTION_POOLING not to be off: else DATABASE_URL is enough")
+DB_PREPARE = flag("DB_PREPARE", not DB_TRANSACTION_POOLING)  # a pooler has to know of prepared statements
 if DB_POOL_MIN > DB_POOL_MAX:
     raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
 if (
@@ -197,19 +204,23 @@ if (
 ):  # a page with concurrent reads already holds one: it would wait for itself and always fail with 503
     raise ImproperlyConfigured("DB_POOL_MAX and DB_POOL_OVERFLOW want to be at least 2 together")
 
+# PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
+DB_SESSION = (
+    f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000} -c idle_in_transaction_session_timeout=60000"
+    " -c random_page_cost=1.1"
+)
 DATABASES = {
     "default": {
-        **env.db_url_config(url("DATABASE_URL", required_url("DATABASE_URL"), "postgres", "postgresql")),
+        **django_database(postgres("DATABASE_URL", required_url("DATABASE_URL"))),
         "ENGINE": "registry.data.postgresql",
         "CONN_MAX_AGE": 0,
+        "DISABLE_SERVER_SIDE_CURSORS": DB_TRANSACTION_POOLING,
     }
 }
-DATABASES["default"]["OPTIONS"] = {
-    **DATABASES["default"].get("OPTIONS", {}),
+DATABASES["default"]["OPTIONS"] |= {
     "connect_timeout": 5,
-    # PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
-    "options": f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000} -c idle_in_transaction_session_timeout=60000"
-    " -c random_page_cost=1.1",
+    # A pooler refuses them at the start of a session: its own configuration sets them.
+    **({} if DB_TRANSACTION_POOLING else {"options": DB_SESSION}),
     # Detect a server that vanished within seconds instead of the kernel's hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
