@@ -6,12 +6,9 @@ The ORM (`async_objects`, `async_atomic`) and named statements share the pool (p
 import asyncio
 import logging
 import random
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,6 +25,7 @@ from registry.data.orm import new_connection as new_connection
 from registry.data.orm import own_connection as own_connection
 from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool
+from registry.data.statements import statements as statements
 from registry.errors import Unavailable
 from registry.settings.addresses import OWN
 from registry.telemetry import metrics, slow
@@ -233,16 +231,3 @@ def filled(statements: dict[str, str], name: str, **parts: str) -> str:
     sql = statements[name].format(**parts)
     refusals.set_name(sql, refusals.name_of(statements[name]))
     return sql
-
-
-_NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-
-
-@cache
-def statements(path: Path) -> dict[str, str]:
-    """The statements of a .sql file by their `-- name:` lines."""
-    parts = _NAMED.split(path.read_text())
-    found = {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
-    for name, sql in found.items():
-        refusals.set_name(sql, f"{path.stem}.{name}")
-    return found

@@ -16,6 +16,7 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from registry.data import arrays
+from registry.data.hosts import PrimaryConnection
 from registry.telemetry import metrics
 
 AWAY_WAIT = (
@@ -34,6 +35,7 @@ class Pool(AsyncConnectionPool):
         self._lent: set[AsyncConnection] = set()
         self._giving: set[asyncio.Task[None]] = set()  # connections being returned
         super().__init__(
+            connection_class=PrimaryConnection,
             kwargs=parameters,
             min_size=settings.DB_POOL_MIN,
             max_size=settings.DB_POOL_MAX + settings.DB_POOL_OVERFLOW,
@@ -85,12 +87,16 @@ class Pool(AsyncConnectionPool):
     async def idle(self) -> AsyncConnection | None:
         if self._closed:  # not open yet, which makes its lock
             return None
-        async with self._lock:
-            if not self._pool:
-                return None
-            conn = self._pool.popleft()
-        conn._pool = self
-        return conn
+        while True:
+            async with self._lock:
+                if not self._pool:
+                    return None
+                conn = self._pool.popleft()
+            conn._pool = self
+            if not conn.is_deposed:
+                return conn
+            await conn.close()
+            await self.putconn(conn)
 
     def cut(self) -> None:
         """Close the sockets of connections in use, to end statements on a server that does not respond: psycopg's own
@@ -133,8 +139,12 @@ async def _configure(connection: AsyncConnection) -> None:
     arrays.register(connection)
 
 
-async def _still_open(connection: AsyncConnection) -> None:
-    """Raise OperationalError for a connection that the server has closed, by a poll instead of a round trip."""
+async def _still_open(connection: PrimaryConnection) -> None:
+    """Raise OperationalError for a connection that the server has closed, by a poll instead of a round trip; and for one to a server
+    that is not the primary any more."""
+    if connection.is_deposed:
+        await connection.close()
+        raise psycopg.OperationalError("another host has become the primary")
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):

@@ -9,7 +9,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from registry.settings.addresses import django_database, postgres
+from registry.settings.addresses import django_database, postgres, primary
 from registry.settings.variables import (
     emails,
     encryption_keys,
@@ -191,7 +191,9 @@ DB_RETRY_MAX = whole("DB_RETRY_MAX", 10, least=1)  # seconds, the longest wait b
 BATCH_SIZE = whole("BATCH_SIZE", 100, least=1)  # rows per page of a bulk read or write
 CONCURRENT_OPERATIONS = whole("CONCURRENT_OPERATIONS", 10, least=1)  # queries one call may run side by side
 # PostgreSQL itself, where DATABASE_URL names a pooler: for LISTEN, which a pooler's transaction mode has not.
-DATABASE_DIRECT = postgres("DATABASE_DIRECT_URL", os.environ.get("DATABASE_DIRECT_URL", ""))
+DATABASE_DIRECT = primary(
+    "DATABASE_DIRECT_URL", postgres("DATABASE_DIRECT_URL", os.environ.get("DATABASE_DIRECT_URL", ""))
+)
 # Whether DATABASE_URL names a pooler in transaction mode: nothing may be kept in a session between two transactions.
 DB_TRANSACTION_POOLING = flag("DB_TRANSACTION_POOLING", bool(DATABASE_DIRECT))
 if DATABASE_DIRECT and not DB_TRANSACTION_POOLING:
@@ -211,14 +213,14 @@ DB_SESSION = (
 )
 DATABASES = {
     "default": {
-        **django_database(postgres("DATABASE_URL", required_url("DATABASE_URL"))),
+        **django_database(primary("DATABASE_URL", postgres("DATABASE_URL", required_url("DATABASE_URL")))),
         "ENGINE": "registry.data.postgresql",
         "CONN_MAX_AGE": 0,
         "DISABLE_SERVER_SIDE_CURSORS": DB_TRANSACTION_POOLING,
     }
 }
 DATABASES["default"]["OPTIONS"] |= {
-    "connect_timeout": 5,
+    "connect_timeout": 2 if "," in DATABASES["default"]["HOST"] else 5,  # per host
     # A pooler refuses them at the start of a session: its own configuration sets them.
     **({} if DB_TRANSACTION_POOLING else {"options": DB_SESSION}),
     # Detect a server that vanished within seconds instead of the kernel's hours.

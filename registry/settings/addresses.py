@@ -36,6 +36,14 @@ def _refuse_bad_hosts(name: str, found: dict[str, Any]) -> None:
         raise ImproperlyConfigured(f"{name} wants ports from 1 to 65535")
 
 
+def primary(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of an address that leads to a server that takes writes: among several hosts the primary is looked for."""
+    wanted = found.get("target_session_attrs", "read-write" if "," in found.get("host", "") else "any")
+    if wanted not in ("any", "read-write", "primary"):
+        raise ImproperlyConfigured(f"{name} wants target_session_attrs to be read-write, primary or any")
+    return {**found, "target_session_attrs": wanted} if "," in found.get("host", "") else found
+
+
 def django_database(found: dict[str, Any]) -> dict[str, Any]:
     """The same as Django's settings of a database."""
     if not found.get("dbname"):
