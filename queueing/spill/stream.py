@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, ResponseError
@@ -35,7 +34,7 @@ from queueing.spill.record import (
     encode_quarantined,
 )
 from queueing.spill.stream_locks import StreamLocks
-from registry.data import identity, redis_health
+from registry.data import identity, redis_health, redis_servers
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -65,9 +64,10 @@ class StreamEngine:
         # Reopen a closed connection at once, but repeat nothing that timed out: the library's own retries would take several
         # times the limit.
         again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
-        self._redis: Any = Redis.from_url(
+        self._redis: Any = redis_servers.connect(
             url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
         )
+        self._replicated = redis_servers.is_replicated(url)
         self._stream = stream or self.process
         self.locks = StreamLocks(self._redis, self.prefix, self.process, own=self._stream, ttl=lock_ttl)
         self._claimed: set[str] = set()  # streams whose former owner's pending entries were claimed
@@ -93,10 +93,13 @@ class StreamEngine:
         try:
             if not self._created:
                 await self._create()
-            async with self._redis.pipeline(transaction=True) as pipe:
+            async with self._redis.client() as one, one.pipeline(transaction=True) as pipe:
                 for content in contents:
                     pipe.xadd(self._key(self._stream), {FIELD: content})
                 await pipe.execute()
+                # Where a replica may take over, an append is durable only when one has it.
+                if self._replicated and not await one.wait(1, int(ANSWER_LIMIT * 500)):
+                    raise RedisError("no replica has the entries")
         except (RedisError, OSError) as error:
             self._created = False  # Redis may come back empty
             redis_health.record_error(self._use, error)

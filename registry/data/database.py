@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -67,13 +68,30 @@ async def _close(pool: Pool) -> None:
     await pool.close(timeout=CLOSE_WAIT)
 
 
+def read_parameters() -> dict[str, Any]:
+    """Parameters of the replica of DATABASE_READ_URL; what the URL does not say is as for the primary."""
+    inherited = {
+        k: v for k, v in connection_parameters().items() if k not in OWN or k in ("dbname", "user", "password")
+    }
+    return {**inherited, "target_session_attrs": "any", **settings.DATABASE_READ}
+
+
 pools: PerLoop[Pool] = PerLoop(lambda: Pool(connection_parameters()), close=_close)
+read_pools: PerLoop[Pool] = PerLoop(lambda: Pool(read_parameters()), close=_close)  # used by reading.py alone
+
+PLACED: ContextVar[bool] = ContextVar("placed", default=False)  # where the running read takes place is decided
+ELSEWHERE: ContextVar[bool] = ContextVar("elsewhere", default=False)  # it takes place at the replica
+
+
+def pool() -> Pool:
+    """The pool of the running task."""
+    return read_pools.get() if ELSEWHERE.get() else pools.get()
 
 
 def statistics() -> dict[str, int]:
     """The counters of psycopg_pool, by its names."""
-    pool = pools.peek()
-    return pool.get_stats() if pool else {}
+    current = pools.peek()
+    return current.get_stats() if current else {}
 
 
 # -- Statements --------------------------------------------------------------------------------------
@@ -83,7 +101,7 @@ def statistics() -> dict[str, int]:
 async def connection() -> AsyncIterator[AsyncConnection]:
     """A raw connection in autocommit. Raises Unavailable (503) when the pool has none in time."""
     try:
-        async with pools.get().connection() as conn:
+        async with pool().connection() as conn:
             try:
                 yield conn
             except psycopg.errors.FeatureNotSupported:  # such as a cached plan from before a migration
@@ -91,9 +109,9 @@ async def connection() -> AsyncIterator[AsyncConnection]:
                 raise
     except PoolTimeout as error:
         metrics.DB_ERRORS.labels("pool_timeout").inc()
-        if why := pools.get().shut:
+        if why := pool().shut:
             raise Unavailable(why) from error
-        waited = AWAY_WAIT if pools.get().refused else settings.DB_POOL_TIMEOUT
+        waited = AWAY_WAIT if pool().refused else settings.DB_POOL_TIMEOUT
         raise Unavailable(f"no database connection within {waited:g} s") from error
 
 
@@ -176,9 +194,10 @@ def unavailable(error: Exception) -> Unavailable | None:
 
 
 def _unavailable(error: Exception, fault: Fault) -> Unavailable:
-    metrics.DB_ERRORS.labels(type(error).__name__).inc()
-    faults.warn(log, fault.value, error=error)
-    faults.publish(fault)
+    if not ELSEWHERE.get():  # of the replica: reading.py says it, and the primary answers
+        metrics.DB_ERRORS.labels(type(error).__name__).inc()
+        faults.warn(log, fault.value, error=error)
+        faults.publish(fault)
     return Unavailable(fault.value)
 
 
@@ -190,7 +209,7 @@ async def retrying[T](work: Callable[[], Awaitable[T]], *, repeatable: bool = Tr
 
 async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool]) -> T:
     # No retry library: its set-up per call costs as much as a short statement.
-    wait, tries = RETRY_FIRST, settings.DB_RETRY_ATTEMPTS
+    wait, tries = RETRY_FIRST, 1 if ELSEWHERE.get() else settings.DB_RETRY_ATTEMPTS
     while True:
         try:
             return await work()

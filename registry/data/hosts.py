@@ -7,7 +7,7 @@ comes back still takes writes: it is recognised by its timeline, which is older 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,7 +50,14 @@ _clusters: dict[str, Cluster] = {}
 
 
 def cluster_of(parameters: Parameters) -> Cluster:
-    return _clusters.setdefault(f"{parameters.get('host')} {parameters.get('port')} {parameters.get('dbname')}", Cluster())
+    return _clusters.setdefault(
+        f"{parameters.get('host')} {parameters.get('port')} {parameters.get('dbname')}", Cluster()
+    )
+
+
+def forget() -> None:
+    """Forget what is known of all clusters. For tests."""
+    _clusters.clear()
 
 
 def hosts_of(parameters: Parameters) -> list[dict[str, Any]]:
@@ -151,7 +158,7 @@ def _timeline(row: Any) -> int:
     return int(row[0])
 
 
-def _worst(errors: list[BaseException]) -> BaseException:
+def _worst(errors: Sequence[BaseException]) -> BaseException:
     """The error that says most: a host that was reached rather than one that was not."""
     said = [error for error in errors if "read-only" in str(error) or "standby" in str(error)]
     return (said or errors)[-1]

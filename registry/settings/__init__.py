@@ -9,7 +9,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from registry.settings.addresses import django_database, postgres, primary
+from registry.settings.addresses import django_database, postgres, primary, redis, replica, rq_queue
 from registry.settings.variables import (
     emails,
     encryption_keys,
@@ -28,7 +28,6 @@ from registry.settings.variables import (
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 env = environ.Env()
-REDIS = ("redis", "rediss")
 REGISTRY_DATA = Path(os.environ.get("REGISTRY_DATA", BASE_DIR / ".data")).resolve()
 
 
@@ -197,7 +196,9 @@ DATABASE_DIRECT = primary(
 # Whether DATABASE_URL names a pooler in transaction mode: nothing may be kept in a session between two transactions.
 DB_TRANSACTION_POOLING = flag("DB_TRANSACTION_POOLING", bool(DATABASE_DIRECT))
 if DATABASE_DIRECT and not DB_TRANSACTION_POOLING:
-    raise ImproperlyConfigured("DATABASE_DIRECT_URL wants DB_TRANSACTION_POOLING not to be off: else DATABASE_URL is enough")
+    raise ImproperlyConfigured(
+        "DATABASE_DIRECT_URL wants DB_TRANSACTION_POOLING not to be off: else DATABASE_URL is enough"
+    )
 DB_PREPARE = flag("DB_PREPARE", not DB_TRANSACTION_POOLING)  # a pooler has to know of prepared statements
 if DB_POOL_MIN > DB_POOL_MAX:
     raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
@@ -231,13 +232,17 @@ DATABASES["default"]["OPTIONS"] |= {
 }
 ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.edge.handler gives connections back itself
 
-REDIS_URL = url("REDIS_URL", required_url("REDIS_URL"), *REDIS)
+# A replica for lists, exports and figures, and how far it may be behind (registry.data.reading).
+DATABASE_READ = replica("DATABASE_READ_URL", postgres("DATABASE_READ_URL", os.environ.get("DATABASE_READ_URL", "")))
+DATABASE_READ_MAX_LAG = whole("DATABASE_READ_MAX_LAG", 5, least=1)  # seconds
+
+REDIS_URL = redis("REDIS_URL", required_url("REDIS_URL"))
 # Prefix of every name in Redis; empty: the name in the database (registry.data.identity).
 REGISTRY_ID = os.environ.get("REGISTRY_ID", "")
 if REGISTRY_ID and not re.fullmatch(r"[a-z0-9-]{1,40}", REGISTRY_ID):
     raise ImproperlyConfigured(f"REGISTRY_ID wants up to 40 of a-z, 0-9 and -, got {REGISTRY_ID!r}")
-LIVE_REDIS_URL = url("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_URL), *REDIS)
-RQ_REDIS_URL = url("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL), *REDIS)
+LIVE_REDIS_URL = redis("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_URL))
+RQ_REDIS_URL = redis("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL))
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "registry.data.channels.OwnLayer",
@@ -246,7 +251,7 @@ CHANNEL_LAYERS = {
 }
 
 RQ_QUEUES = {
-    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.work.rq_queues.ServiceQueue"}
+    name: {**rq_queue(RQ_REDIS_URL), "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.work.rq_queues.ServiceQueue"}
     for name in ("drain", "housekeeping")
 }
 RQ_SHOW_ADMIN_LINK = False
@@ -264,7 +269,7 @@ SPILL = os.environ.get("SPILL", "") or "file"
 INTAKE = os.environ.get("INTAKE", "") or "direct"
 SPILL_FOLDER = REGISTRY_DATA / "spill"
 SPILL_MAX_BYTES = whole("SPILL_MAX_BYTES", 268435456, least=65536)  # per process and kind of write
-SPILL_REDIS_URL = url("SPILL_REDIS_URL", os.environ.get("SPILL_REDIS_URL", REDIS_URL), *REDIS)
+SPILL_REDIS_URL = redis("SPILL_REDIS_URL", os.environ.get("SPILL_REDIS_URL", REDIS_URL))
 if SPILL not in ("file", "stream"):
     raise ImproperlyConfigured(f"SPILL wants file or stream, got {SPILL!r}")
 if INTAKE not in ("direct", "stream"):

@@ -1,6 +1,9 @@
 """Addresses of servers in the environment, as Django and the libraries want them. Errors do not repeat a URL: it may hold a password."""
 
+import re
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
@@ -44,6 +47,15 @@ def primary(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "target_session_attrs": wanted} if "," in found.get("host", "") else found
 
 
+def replica(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of one replica: how far it is behind is measured for one server."""
+    if "," in found.get("host", ""):
+        raise ImproperlyConfigured(f"{name} wants one host: a replica, or a balancer that stays with one")
+    if found.get("target_session_attrs", "any") not in ("any", "standby", "read-only", "prefer-standby"):
+        raise ImproperlyConfigured(f"{name} wants target_session_attrs to be any, standby, read-only or prefer-standby")
+    return found
+
+
 def django_database(found: dict[str, Any]) -> dict[str, Any]:
     """The same as Django's settings of a database."""
     if not found.get("dbname"):
@@ -55,4 +67,81 @@ def django_database(found: dict[str, Any]) -> dict[str, Any]:
         "HOST": found.get("host", ""),
         "PORT": found.get("port", ""),
         "OPTIONS": {key: value for key, value in found.items() if key not in OWN or key == "hostaddr"},
+    }
+
+
+# -- Redis ------------------------------------------------------------------------------------------------------------
+
+REDIS = ("redis", "rediss")
+SENTINEL = ("redis+sentinel", "rediss+sentinel")
+SENTINEL_PORT = 26379
+_SENTINEL = re.compile(
+    r"(?P<scheme>rediss?)\+sentinel://(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"
+    r"(?P<hosts>[^/?@]+)/(?P<name>[^/?]+)(?:/(?P<number>\d*))?(?:\?(?P<query>.*))?"
+)
+_PLACE = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^:,\[\]]+)(?::(?P<port>\d{1,5}))?")
+
+
+@dataclass(frozen=True)
+class SentinelAddress:
+    """Sentinels that know which server is the master of this name; how to talk to it, and to them."""
+
+    sentinels: tuple[tuple[str, int], ...]
+    name: str
+    server: dict[str, Any]  # parameters of a connection
+    sentinel: dict[str, Any]
+
+
+def sentinels(url: str) -> SentinelAddress | None:
+    """The parts of `redis+sentinel://user:password@host:port,host:port/name/number`; None for other URLs. Raises ValueError."""
+    if not url.startswith(tuple(f"{scheme}://" for scheme in SENTINEL)):
+        return None
+    found = _SENTINEL.fullmatch(url)
+    places = [_PLACE.fullmatch(place) for place in found["hosts"].split(",")] if found else []
+    if found is None or not all(places):
+        raise ValueError("not an address of Sentinel")
+    query = dict(parse_qsl(found["query"] or "", strict_parsing=bool(found["query"])))
+    own = {
+        key.removeprefix("sentinel_"): query.pop(key)
+        for key in ("sentinel_username", "sentinel_password")
+        if key in query
+    }
+    if query:
+        raise ValueError("an unknown parameter")
+    secure = {"ssl": True} if found["scheme"] == "rediss" else {}
+    given = {"username": found["user"], "password": found["password"]}
+    return SentinelAddress(
+        tuple((place["host"].strip("[]"), int(place["port"] or SENTINEL_PORT)) for place in places if place),
+        unquote(found["name"]),
+        {"db": int(found["number"] or 0), **{key: unquote(value) for key, value in given.items() if value}, **secure},
+        {**own, **secure},
+    )
+
+
+def redis(name: str, value: str) -> str:
+    """`value` where it is the URL of a Redis, or of Sentinels."""
+    if value.startswith(tuple(f"{scheme}://" for scheme in REDIS)):
+        return value
+    try:
+        if sentinels(value):
+            return value
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} wants redis+sentinel://user:password@host:port,host:port/name/number, with the name that the Sentinels give the"
+            " master, and sentinel_username and sentinel_password after a ? where they want them"
+        ) from None
+    raise ImproperlyConfigured(f"{name} wants a URL that begins with redis://, rediss:// or redis+sentinel://")
+
+
+def rq_queue(url: str) -> dict[str, Any]:
+    """A Redis as django-rq wants it, for its pages."""
+    found = sentinels(url)
+    if found is None:
+        return {"URL": url}
+    return {
+        "SENTINELS": list(found.sentinels),
+        "MASTER_NAME": found.name,
+        "CONNECTION_KWARGS": found.server,
+        "SENTINEL_KWARGS": {"socket_timeout": 1.0, **found.sentinel},
+        "DB": found.server["db"],
     }

@@ -127,3 +127,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     pooler = stack.enter_context(pgbouncer(urls.database_url))
     os.environ.update(DATABASE_URL=pooler.url, DATABASE_DIRECT_URL=pooler.direct_url)
     return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Only tests that call the service over HTTP: others look at sessions, at statements that are prepared, or at servers of their own."""
+    others = [item for item in items if "server" not in getattr(item, "fixturenames", ())]
+    if os.environ.get("DATABASE_DIRECT_URL"):
+        items[:] = [item for item in items if item not in set(others)]
+        config.hook.pytest_deselected(items=others)

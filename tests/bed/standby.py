@@ -10,7 +10,7 @@ import psycopg
 from registry.servers import embedded
 from registry.servers.binaries import find_postgres
 from registry.servers.data_folder import DataFolder
-from registry.servers.processes import free_port, holds_within, signal_process
+from registry.servers.processes import free_port, holds_within, read_proc, signal_process
 from registry.servers.server import server_environment
 from tests.bed.template import empty_folder
 
@@ -43,7 +43,9 @@ class Pair:
         if standby.folder.exists():
             standby.stop()
             shutil.rmtree(standby.folder)
-        source = f"host=127.0.0.1 port={primary.port} user=registry password={primary.password} application_name=standby"
+        source = (
+            f"host=127.0.0.1 port={primary.port} user=registry password={primary.password} application_name=standby"
+        )
         tool = standby.data_folder.usable(find_postgres()).parent / "pg_basebackup"
         standby.data_folder.folder.chmod(0o711)
         standby.data_folder.make_folder("postgres")
@@ -64,7 +66,9 @@ class Pair:
     def promote(self) -> None:
         """What a manager of fail-overs does once it has decided; the servers change their parts."""
         with self.standby.connect() as connection:
-            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")  # copied from the primary: nobody follows yet
+            connection.execute(
+                "ALTER SYSTEM RESET synchronous_standby_names"
+            )  # copied from the primary: nobody follows yet
             connection.execute("SELECT pg_reload_conf()")
             assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
         self.primary, self.standby = self.standby, self.primary
@@ -74,6 +78,14 @@ class Pair:
         for pid in self.primary.pids():
             signal_process(pid, signal.SIGKILL)
         assert holds_within(FOLLOW_LIMIT, lambda: not self.primary.pids())
+
+    def hold_back(self) -> list[int]:
+        """Stop the standby's process that receives what the primary writes. Returns it."""
+        pids = [pid for pid in self.standby.pids() if b"walreceiver" in read_proc(pid, "cmdline")]
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        return pids
 
     def freeze(self) -> list[int]:
         """Stop every process of the primary; it accepts connections and says nothing. Returns them."""
@@ -102,5 +114,3 @@ class Pair:
 def thaw(pids: list[int]) -> None:
     for pid in pids:
         signal_process(pid, signal.SIGCONT)
-
-

@@ -106,7 +106,8 @@ def end_pooled_sessions(*databases: str) -> None:
     if direct := os.environ.get("DATABASE_DIRECT_URL"):
         with psycopg.connect(direct, dbname="postgres", autocommit=True) as server:
             server.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ANY(%s)", [list(databases)]
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ANY(%s)",
+                [list(databases)],
             )
 
 

@@ -19,11 +19,11 @@ class DatabaseWrapper(BlockingWrapper):
 
 
 class AsyncDatabaseWrapper(PooledWrapper):
-    """Takes its connections from the loop's one pool."""
+    """Takes its connections from the loop's pool."""
 
     @property
     def pool(self) -> Pool:
-        return database.pools.get()
+        return database.pool()
 
     async def close_pool(self) -> None:
         """Nothing: `end_loop` closes the pool."""
