@@ -20,10 +20,11 @@ from registry.servers.testing import forgo_durability
 
 START_LIMIT = 10.0  # seconds
 
+CONNECT = "SET statement_timeout = 30000; SET idle_in_transaction_session_timeout = 60000; SET random_page_cost = 1.1"
 # What docs/scale.md asks for, and the pool's size.
 CONFIGURATION = """\
 [databases]
-* = host={host} port={port} connect_query='SET statement_timeout = 30000; SET idle_in_transaction_session_timeout = 60000; SET random_page_cost = 1.1'
+* = host={host} port={port} connect_query='{connect}'
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {own_port}
@@ -68,6 +69,7 @@ class PgBouncer:
             servers=servers,
             clients=clients,
             prepared=0,
+            connect=CONNECT,
         )
         if version() < (1, 21):  # it does not know the setting, and refuses to start
             configuration = configuration.replace("max_prepared_statements = 0\n", "")

@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from psycopg import AsyncConnection
 
 from registry.data import database, db_breaker, hosts
 from registry.servers import embedded
+from registry.servers.binaries import find_postgres
 from registry.settings.addresses import django_database, postgres, primary
 from tests.bed.standby import Pair, thaw
 from tests.bed.template import empty_folder, fill_postgres
@@ -166,3 +169,18 @@ def test_the_blocking_connection_of_django_finds_the_primary_too(pair: Pair):
         assert conn.info.port == pair.primary.port
     finally:
         conn.close()
+
+
+def test_a_backup_takes_the_same_address_and_finds_the_primary(pair: Pair, tmp_path: Path):
+    first, second = (server.port for server in pair.servers)
+    address = (
+        pair.url.replace(f":{first},", ":FIRST,").replace(f":{second}/", f":{first}/").replace("FIRST", str(second))
+    )
+    folder = find_postgres().executable.parent
+    environ = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    for url in (pair.url, address):
+        command = ["pg_dump", "--schema-only", "--table", "registry_tenant", "--file", str(tmp_path / "dump"), url]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+
+        assert done.returncode == 0, done.stderr
+        assert "CREATE TABLE public.registry_tenant" in (tmp_path / "dump").read_text()
