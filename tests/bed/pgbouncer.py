@@ -29,7 +29,7 @@ CONFIGURATION = """\
 listen_addr = 127.0.0.1
 listen_port = {own_port}
 unix_socket_dir =
-auth_type = scram-sha-256
+auth_type = {authentication}
 auth_file = {folder}/users
 admin_users = {user}
 pool_mode = transaction
@@ -54,7 +54,7 @@ def version() -> tuple[int, ...]:
 class PgBouncer:
     """A running pooler: its URL, and that of the server behind it."""
 
-    def __init__(self, server_url: str, folder: Path, *, servers: int, clients: int) -> None:
+    def __init__(self, server_url: str, folder: Path, *, servers: int, clients: int, authentication: str) -> None:
         self.behind = urlsplit(server_url)
         self.folder, self.port = folder, free_port()
         self.url = self.behind._replace(netloc=f"{self.behind.netloc.rpartition(':')[0]}:{self.port}").geturl()
@@ -70,6 +70,7 @@ class PgBouncer:
             clients=clients,
             prepared=0,
             connect=CONNECT,
+            authentication=authentication,
         )
         if version() < (1, 21):  # it does not know the setting, and refuses to start
             configuration = configuration.replace("max_prepared_statements = 0\n", "")
@@ -106,9 +107,11 @@ class PgBouncer:
 
 
 @contextmanager
-def pgbouncer(server_url: str, *, servers: int = 40, clients: int = 3000) -> Iterator[PgBouncer]:
+def pgbouncer(
+    server_url: str, *, servers: int = 40, clients: int = 3000, authentication: str = "scram-sha-256"
+) -> Iterator[PgBouncer]:
     folder = Path(tempfile.mkdtemp(prefix="registry-pgbouncer-", dir="/tmp"))
-    pooler = PgBouncer(server_url, folder, servers=servers, clients=clients)
+    pooler = PgBouncer(server_url, folder, servers=servers, clients=clients, authentication=authentication)
     try:
         yield pooler
     finally:

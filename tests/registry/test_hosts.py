@@ -60,7 +60,7 @@ def in_the_other_order(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 async def port_of(parameters: dict[str, Any]) -> int:
-    conn = await hosts.PrimaryConnection.connect(**parameters, autocommit=True)
+    conn = await hosts.PrimaryConnection.connect(**{**parameters, "autocommit": True})
     try:
         return conn.info.port
     finally:
