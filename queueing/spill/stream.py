@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LOCK_TTL = 10.0  # seconds of silence after which a process is taken for dead
 ANSWER_LIMIT = 0.8  # seconds for Redis to answer: an append is answered within one second
+REPLICA_LIMIT = 400  # milliseconds of it, for a replica to have an entry
 TAKEOVER_EVERY = 1.0  # seconds between searches for streams of dead processes
 SCAN_PAGE = 1000  # entries per request, where a whole stream is read
 GROUP = "drain"
@@ -93,19 +94,32 @@ class StreamEngine:
         try:
             if not self._created:
                 await self._create()
-            async with self._redis.client() as one, one.pipeline(transaction=True) as pipe:
-                for content in contents:
-                    pipe.xadd(self._key(self._stream), {FIELD: content})
-                await pipe.execute()
-                # Where a replica may take over, an append is durable only when one has it.
-                if self._replicated and not await one.wait(1, int(ANSWER_LIMIT * 500)):
-                    raise RedisError("no replica has the entries")
+            if self._replicated:
+                await self._add_and_wait(contents)
+            else:
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    for content in contents:
+                        pipe.xadd(self._key(self._stream), {FIELD: content})
+                    await pipe.execute()
         except (RedisError, OSError) as error:
             self._created = False  # Redis may come back empty
             redis_health.record_error(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
         redis_health.record_success(self._use)
         return size
+
+    async def _add_and_wait(self, contents: Sequence[bytes]) -> None:
+        """Append where a replica may take over: an entry is durable only when one has it. WAIT is about the writes of its own
+        connection, so that it is sent behind them, and not within their transaction, where it would not wait."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("MULTI")
+            for content in contents:
+                pipe.xadd(self._key(self._stream), {FIELD: content})
+            pipe.execute_command("EXEC")
+            pipe.execute_command("WAIT", 1, REPLICA_LIMIT)
+            *_, replicas = await pipe.execute()
+        if not replicas:
+            raise RedisError("no replica has the entries")
 
     async def _create(self) -> None:
         await self._create_group(self._stream)  # before the lock: a stream is read once it is owned

@@ -11,9 +11,9 @@ from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer,
 from registry.data import identity, redis_health, redis_servers
 from registry.data.loop import PerLoop
 
-RETRY = 1.0  # seconds between attempts to join a group
+RETRY = 0.5  # seconds between attempts to join a group
 SEND_LIMIT = 1.0  # seconds for Redis to accept a message; receivers also poll
-PING_EVERY = 1.0  # seconds without a message, after which a listener sends itself one
+PING_EVERY = 0.5  # seconds without a message, after which a listener sends itself one
 UNHEARD = 2  # of its own messages that do not arrive, until a listener connects anew
 
 
@@ -26,7 +26,10 @@ class OwnServer(RedisSingleShardConnection):
     def _ensure_redis(self) -> None:
         if self._redis is None:
             self._redis = redis_servers.connect(
-                self.host["address"], socket_connect_timeout=SEND_LIMIT, socket_keepalive=True
+                self.host["address"],
+                socket_timeout=SEND_LIMIT,
+                socket_connect_timeout=SEND_LIMIT,
+                socket_keepalive=True,
             )
             self._pubsub = self._redis.pubsub()
 
@@ -76,8 +79,9 @@ async def listen(group: str, receive: Callable[[bytes], None]) -> None:
     """Pass each message of `group` to `receive`, until cancelled."""
     while True:
         try:
-            channel = await layer().new_channel(group)
-            await layer().group_add(group, channel)
+            async with asyncio.timeout(SEND_LIMIT):
+                channel = await layer().new_channel(group)
+                await layer().group_add(group, channel)
             redis_health.record_success(group)
             while True:
                 if data := await _next(group, channel):
@@ -86,7 +90,7 @@ async def listen(group: str, receive: Callable[[bytes], None]) -> None:
             redis_health.record_error(group, error)
             with suppress(Exception):
                 _drop_channels(group)
-            if isinstance(error, Unheard):
+            if isinstance(error, TimeoutError):
                 await _reconnect()
             await asyncio.sleep(RETRY)
 

@@ -112,7 +112,8 @@ class Sentinels:
         if not master:
             return False
         with self.client(master.port) as client:
-            return bool(client.info("replication").get("connected_slaves")) and self._know_each_other()
+            replica = client.info("replication").get("slave0", {})
+            return replica.get("state") == "online" and self._know_each_other()
 
     def bring_back(self, server: embedded.Valkey) -> None:
         """A server that was struck runs again; the Sentinels make it a replica."""
