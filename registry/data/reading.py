@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -81,14 +81,11 @@ class Replica:
             self.away.set()
 
     async def _look(self) -> None:
+        at = time.monotonic()
         with suppress(Exception):  # without the primary nothing new is known, and the replica grows stale
-            async with asyncio.timeout(LOOK_LIMIT):
-                at = time.monotonic()
-                [(written,)] = await database.fetch(SQL["written"], repeatable=False)
-                self._written.append((at, written))
+            self._written.append((at, await self._answer(self._position("written", elsewhere=False))))
         try:
-            async with asyncio.timeout(LOOK_LIMIT):
-                shown = await self._shown()
+            shown = await self._answer(self._position("replayed", elsewhere=True))
         except Exception as error:
             self.lost(error)
             return
@@ -100,13 +97,21 @@ class Replica:
             log.info("reading from the replica", extra={"lag_seconds": round(self.lag, 1)})
         self.away.clear()
 
-    async def _shown(self) -> int:
-        token = database.ELSEWHERE.set(True)
-        try:
-            [(shown,)] = await database.fetch(SQL["replayed"], repeatable=False)
-            return int(shown)
-        finally:
-            database.ELSEWHERE.reset(token)
+    async def _answer(self, asking: Coroutine[Any, Any, int]) -> int:
+        """Its result within LOOK_LIMIT. A statement at a server that hangs takes seconds to be cancelled: nobody waits for that."""
+        task = self.reads.start(asking)
+        await asyncio.wait({task}, timeout=LOOK_LIMIT)
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_quietly)
+            raise TimeoutError("no answer")
+        return task.result()
+
+    @staticmethod
+    async def _position(name: str, *, elsewhere: bool) -> int:
+        database.ELSEWHERE.set(elsewhere)  # of this task
+        [(position,)] = await database.fetch(SQL[name], repeatable=False)
+        return int(position)
 
     def lost(self, error: BaseException) -> None:
         """It is away: reads of this moment go to the primary."""
@@ -187,17 +192,15 @@ async def _at[T](replica: Replica, read: Read[T]) -> T:
         if not reading.done():
             reading.cancel()
             replica.reads.running.add(reading)  # a statement at a server that hangs takes its time to end
-            reading.add_done_callback(_forget(replica))
+            reading.add_done_callback(replica.reads.running.discard)
+            reading.add_done_callback(_quietly)
 
 
 async def _gone(replica: Replica) -> None:
     await replica.away.wait()
 
 
-def _forget(replica: Replica) -> Callable[[asyncio.Task[Any]], None]:
-    def ended(task: asyncio.Task[Any]) -> None:
-        replica.reads.running.discard(task)
-        if not task.cancelled():
-            task.exception()  # it is known why
-
-    return ended
+def _quietly(task: asyncio.Task[Any]) -> None:
+    """What a task that was given up ends with is of no interest."""
+    if not task.cancelled():
+        task.exception()

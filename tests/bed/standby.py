@@ -10,7 +10,7 @@ import psycopg
 from registry.servers import embedded
 from registry.servers.binaries import find_postgres
 from registry.servers.data_folder import DataFolder
-from registry.servers.processes import free_port, holds_within, read_proc, signal_process
+from registry.servers.processes import free_port, holds_within, signal_process
 from registry.servers.server import server_environment
 from tests.bed.template import empty_folder
 
@@ -79,13 +79,13 @@ class Pair:
             signal_process(pid, signal.SIGKILL)
         assert holds_within(FOLLOW_LIMIT, lambda: not self.primary.pids())
 
-    def hold_back(self) -> list[int]:
-        """Stop the standby's process that receives what the primary writes. Returns it."""
-        pids = [pid for pid in self.standby.pids() if b"walreceiver" in read_proc(pid, "cmdline")]
-        assert pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        return pids
+    def hold_back(self) -> None:
+        """Cut the standby off: what the primary writes from now on, it does not receive."""
+        with self.standby.connect() as connection:
+            connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            connection.execute("SELECT pg_reload_conf()")
+            sql = "SELECT 1 FROM pg_stat_wal_receiver"
+            assert holds_within(FOLLOW_LIMIT, lambda: connection.execute(sql).fetchone() is None)
 
     def freeze(self) -> list[int]:
         """Stop every process of the primary; it accepts connections and says nothing. Returns them."""

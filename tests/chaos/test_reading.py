@@ -17,6 +17,7 @@ from tests.chaos.test_failover import PairedService, paired
 from tests.waiting import SCALE, eventually
 
 BOUND = 3  # seconds, of DATABASE_READ_MAX_LAG
+HANGS = 3.0  # seconds for which it hangs
 QUICK = 1.5 * SCALE  # seconds for a list beside a replica that hangs: a look and its limit
 
 
@@ -34,13 +35,13 @@ async def session(service: PairedService) -> AsyncIterator[aiohttp.ClientSession
         yield session
 
 
-async def lag(session: aiohttp.ClientSession) -> bool:
+async def lag(session: aiohttp.ClientSession, *, below: float = BOUND) -> bool:
     """Whether lists are read from the replica, which the first one begins to look for."""
     await ids(session)
     async with session.get("/metrics") as response:
         said = await response.text()
     values = [line.split()[1] for line in said.splitlines() if line.startswith("registry_replica_lag_seconds")]
-    return bool(values) and float(values[0]) < BOUND
+    return bool(values) and float(values[0]) < below
 
 
 async def pay(session: aiohttp.ClientSession) -> str:
@@ -103,12 +104,14 @@ async def contains(session: aiohttp.ClientSession, name: str) -> bool:
 async def test_a_replica_that_hangs_or_ends_delays_a_list_by_a_moment(
     service: PairedService, session: aiohttp.ClientSession
 ):
+    await eventually(lambda: lag(session, below=1), within=RETURN)
     slowest = 0.0
     pids = service.pair.standby.pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        for _ in range(20):
+        frozen_at = time.monotonic()
+        while time.monotonic() - frozen_at < HANGS:
             began = time.monotonic()
             await ids(session)
             slowest = max(slowest, time.monotonic() - began)
