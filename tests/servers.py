@@ -24,12 +24,11 @@ CUT_LIMIT = 10.0  # seconds for sessions to end
 @contextmanager
 def administering() -> Iterator[Any]:
     """A cursor whose statements are all of one session, also where a pooler stands before the server."""
-    parameters = database.session_parameters() or {}
     if not settings.DB_TRANSACTION_POOLING:
         with connection.cursor() as cursor:
             yield cursor
         return
-    place = {name: parameters[name] for name in ("host", "port", "user", "password", "dbname")}
+    place = {**settings.DATABASE_DIRECT, "dbname": connection.settings_dict["NAME"]}
     with psycopg.connect(**place, autocommit=True) as own, own.cursor() as cursor:
         yield cursor
 
