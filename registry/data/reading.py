@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
 
+import django.db
 import psycopg
 from django.conf import settings
 from psycopg_pool import PoolTimeout
@@ -127,6 +128,8 @@ class Replica:
         if self._looking:
             self._looking.cancel()
             await asyncio.wait({self._looking}, timeout=LOOK_LIMIT)
+        if pool := database.read_pools.peek():
+            pool.cut()  # else statements at a replica that hangs would not end
         await self.reads.cancel()
 
 
@@ -159,7 +162,7 @@ async def _read[T](read: Read[T], confirm: Callable[[Any], bool]) -> T:
     token = database.PLACED.set(True)  # what `read` calls stays where it is
     try:
         if replica.is_usable():
-            with suppress(Unavailable, PoolTimeout, psycopg.Error, TimeoutError, _Left):
+            with suppress(*FAILURES):
                 found = await _at(replica, read)
                 if not confirm(found):
                     return found
@@ -170,6 +173,10 @@ async def _read[T](read: Read[T], confirm: Callable[[Any], bool]) -> T:
 
 class _Left(Exception):
     """The replica went away while it was read."""
+
+
+# Of the replica, after which the primary is read: it may also have cancelled the statement, because of a conflict with replication.
+FAILURES = (_Left, Unavailable, PoolTimeout, psycopg.Error, django.db.Error, TimeoutError)
 
 
 async def _at[T](replica: Replica, read: Read[T]) -> T:
