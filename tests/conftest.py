@@ -39,7 +39,7 @@ from registry.servers import serve
 from tests import secrecy
 from tests.bed import HttpProcessor
 from tests.bed.running import Running, clean_environment
-from tests.bed.template import empty_folder, make_database, stop_servers
+from tests.bed.template import empty_folder, end_pooled_sessions, make_database, stop_servers
 from tests.depth import deep
 from tests.factories import (
     drop_dead_connection,
@@ -132,6 +132,8 @@ def django_db_setup(
     yield
     if not django_db_keepdb:
         with django_db_blocker.unblock():
+            connection.close()
+            end_pooled_sessions(connection.settings_dict["NAME"])
             teardown_databases(made, verbosity=0)
 
 

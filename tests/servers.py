@@ -10,14 +10,27 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connection
 
 from registry.data import database, db_breaker, pool
 from registry.servers import embedded
 from registry.servers.processes import holds_within
-from tests.bed.template import empty_folder, fill_postgres
+from tests.bed.template import empty_folder, end_pooled_sessions, fill_postgres
 
 CUT_LIMIT = 10.0  # seconds for sessions to end
+
+
+@contextmanager
+def administering() -> Iterator[Any]:
+    """A cursor whose statements are all of one session, also where a pooler stands before the server."""
+    if not settings.DB_TRANSACTION_POOLING:
+        with connection.cursor() as cursor:
+            yield cursor
+        return
+    place = {**settings.DATABASE_DIRECT, "dbname": connection.settings_dict["NAME"]}
+    with psycopg.connect(**place, autocommit=True) as own, own.cursor() as cursor:
+        yield cursor
 
 
 def cut_all() -> int:
@@ -25,7 +38,7 @@ def cut_all() -> int:
 
     pg_terminate_backend itself could wait for the end of each, but would do so in steps of 0.1 s, one after the other.
     """
-    with connection.cursor() as cursor:
+    with administering() as cursor:
         cursor.execute(
             "SELECT pid FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -111,9 +124,10 @@ class Switch:
         await self._alter("RESET default_transaction_read_only")
 
     async def _alter(self, what: str) -> None:
-        parameters = {**database.connection_parameters(), "options": "-c default_transaction_read_only=off"}
+        parameters = {**(database.session_parameters() or {}), "options": "-c default_transaction_read_only=off"}
         async with await psycopg.AsyncConnection.connect(**parameters) as conn:
             await conn.execute(f'ALTER DATABASE "{conn.info.dbname}" {what}')
+            await asyncio.to_thread(end_pooled_sessions, conn.info.dbname)
 
 
 @asynccontextmanager

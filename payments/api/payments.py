@@ -12,6 +12,7 @@ from payments.errors import UnknownPayment
 from payments.intake.spilling import missing
 from payments.money import CURRENCIES
 from payments.states import Status
+from registry.data.reading import elsewhere
 from registry.edge.api import KEYLESS, PROBLEMS, api, described, json_response
 from registry.edge.handler import lean
 from registry.edge.parameters import EXTENDED_WHEN, WORD, Query, Values, choice, cursor_page
@@ -79,6 +80,8 @@ async def detail(request: HttpRequest, id: str) -> HttpResponse:
 
 # -- Lists -----------------------------------------------------------------------------------------------------
 
+read_page = elsewhere("payments.list")(queries.page_of)
+
 
 @lean
 async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
@@ -91,7 +94,7 @@ async def browse(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         return await _export(csv_lines, principal, filters, "text/csv; charset=utf-8", "payments.csv")
     if "application/x-ndjson" in accept:
         return await _export(json_lines, principal, filters, "application/x-ndjson", "payments.ndjson")
-    page = await queries.page_of(principal.tenant_id, filters, limit=asked["limit"], cursor=asked["cursor"])
+    page = await read_page(principal.tenant_id, filters, limit=asked["limit"], cursor=asked["cursor"])
     return json_response(page, headers=headers)
 
 

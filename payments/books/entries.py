@@ -12,6 +12,7 @@ from django.db.models import OuterRef, Subquery
 from payments.models import LedgerEntry, Payment, Processor
 from payments.money import decimal_text
 from registry.data import database
+from registry.data.reading import elsewhere
 from registry.edge.api import iso
 
 SQL = database.statements(Path(__file__).parent / "sql" / "entries.sql")
@@ -35,6 +36,7 @@ class Totals(NamedTuple):
         return self.gross - self.fees - self.refunds - self.disputes
 
 
+@elsewhere("ledger.entries")
 async def totals(tenant_id: int) -> list[Totals]:
     """By currency, those with most payments first. Bookings come from the roll-ups, which the proof compares with the entries."""
     return [Totals(*row) for row in await database.fetch(SQL["totals"], {"tenant": tenant_id})]
@@ -60,6 +62,7 @@ class EntryPage(NamedTuple):
     next: int | None
 
 
+@elsewhere("ledger.entries", confirm=lambda page: not page.items)
 async def page_of(tenant_id: int, filters: EntryFilters, *, limit: int, before: int | None = None) -> EntryPage:
     """A page of entries. Reads no more than the page and the search for its time, however many entries there are."""
     found = await _filtered(tenant_id, filters)
@@ -74,16 +77,22 @@ async def page_of(tenant_id: int, filters: EntryFilters, *, limit: int, before: 
 
 async def all_of(tenant_id: int, filters: EntryFilters) -> AsyncIterator[list[dict[str, Any]]]:
     """All entries, oldest first, in slices; no connection is held between them."""
-    found = await _filtered(tenant_id, filters)
     after = 0
-    while found is not None:
-        rows = [entry async for entry in found.filter(id__gt=after).order_by("id")[:SLICE]]
+    while (rows := await _slice(tenant_id, filters, after)) is not None:
         await database.release()
         if rows:
             yield [_item(row) for row in rows]
         if len(rows) < SLICE:
             return
         after = rows[-1].id
+
+
+@elsewhere("ledger.entries")
+async def _slice(tenant_id: int, filters: EntryFilters, after: int) -> list[Any] | None:
+    found = await _filtered(tenant_id, filters)
+    if found is None:
+        return None
+    return [entry async for entry in found.filter(id__gt=after).order_by("id")[:SLICE]]
 
 
 _correlation = Payment.objects.filter(tenant_id=OuterRef("tenant_id"), id=OuterRef("payment_id"))

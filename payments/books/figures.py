@@ -14,6 +14,7 @@ from payments.models.statistics import HOUR, MINUTE, PER_DOUBLING
 from payments.states import FAILED, SUCCEEDED
 from registry.data import clock, database
 from registry.data.chores import chore
+from registry.data.reading import elsewhere
 from registry.operators.attention import COUNTED
 
 SQL = database.statements(Path(__file__).parent / "sql" / "figures.sql")
@@ -107,6 +108,7 @@ class Times:
         raise AssertionError("the last sum is the whole")
 
 
+@elsewhere("payments.figures")
 async def past(tenant_id: int, within: PastRange, now: datetime | None = None) -> dict[str, Any]:
     """Volume, success rate, times to settle, charts and balance of a range, from roll-ups: none of it reads all payments."""
     now = now or clock.now()

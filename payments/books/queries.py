@@ -17,6 +17,7 @@ from payments.models.payments import EVER
 from payments.money import decimal_text
 from payments.states import OPEN, Status
 from registry.data import database
+from registry.data.reading import elsewhere
 from registry.edge.api import iso
 from registry.edge.paging import below, cursor_after
 from registry.errors import Invalid
@@ -210,6 +211,9 @@ async def _rows(
     return [row async for row in described.order_by("-created_at", "-id").values_list(*columns, named=True)[:limit]]
 
 
+_exported = elsewhere("payments.export")(_rows)
+
+
 async def page_of(
     tenant_id: int, filters: PaymentFilters, *, limit: int = 50, cursor: str | None = None
 ) -> dict[str, Any]:
@@ -234,7 +238,7 @@ async def all_of(tenant_id: int, filters: PaymentFilters, *, full: bool = False)
     cursor, size = None, settings.BATCH_SIZE * 10
     item, columns = (full_item, _FULL) if full else (_item, _ITEM)
     while True:
-        rows = await _rows(tenant_id, filters, size, cursor, columns)
+        rows = await _exported(tenant_id, filters, size, cursor, columns)
         await database.release()
         if rows:
             yield [item(row) for row in rows]

@@ -16,6 +16,7 @@ from payments.pages.filters import ListFilters
 from queueing.jobs import store
 from queueing.jobs.requests import of_service
 from queueing.templatetags.queues import address
+from registry.data.reading import elsewhere
 from registry.edge.api import ENCODER
 from registry.edge.pages import PageRequest, address_of, key_header, known, nowhere, page
 from registry.edge.viewer import visitor_of
@@ -33,18 +34,27 @@ async def payments(request: PageRequest) -> HttpResponse:
     visitor = await visitor_of(request, guests=True)
     if visitor is None:
         return await nowhere(request)
-    # Read the event number first: events that arrive while the page is rendered are then sent again, which is harmless.
-    position = (await events.positions([visitor.tenant.pk])).get(visitor.tenant.pk, 0)
     chosen = filters.read(request.GET, visitor.tenant)
     names = Processor.async_objects.filter(tenant_id=visitor.tenant.pk).order_by("name").values_list("name", flat=True)
     context = {
         "visitor": visitor,
-        **await _table(chosen, request.GET.get("cursor") or None),
+        **await _list(chosen, request.GET.get("cursor") or None),
         "processors": [name async for name in names],
-        "position": position,
         "send_command": _send_command(request, visitor.tenant),
     }
     return render(request, "payments/payments.html", context)
+
+
+def _is_empty(found: dict[str, Any]) -> bool:
+    return not found["page"].found
+
+
+@elsewhere("payments.search", confirm=_is_empty)
+async def _list(chosen: ListFilters, cursor: str | None) -> dict[str, Any]:
+    """The table and the number of the event that it is at, both from one server. The number is read first: events that arrive
+    meanwhile are then sent again, which is harmless."""
+    position = (await events.positions([chosen.tenant.pk])).get(chosen.tenant.pk, 0)
+    return {**await _table(chosen, cursor), "position": position}
 
 
 async def _table(chosen: ListFilters, cursor: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from payments.books.search import BEGINNING, END, TookTooLong, escaped, ids_beginning, within_limits
 from registry.data import database
+from registry.data.reading import elsewhere
 
 SQL = database.statements(Path(__file__).parent / "sql" / "listing.sql")
 
@@ -89,6 +90,7 @@ class ReversalPage[Row]:
         return cls(rows=rows[:limit], next=behind, further=not more and ends is not None)
 
 
+@elsewhere("reversals.list", confirm=lambda page: not page.rows)
 async def refunds(
     tenant_id: int, filters: ReversalFilters, *, limit: int, before: int | None = None
 ) -> ReversalPage[RefundRow]:
@@ -102,6 +104,7 @@ async def refunds(
     return ReversalPage.of(rows, limit=limit, ends=found[0][-1])
 
 
+@elsewhere("reversals.list", confirm=lambda page: not page.rows)
 async def disputes(
     tenant_id: int, filters: ReversalFilters, *, limit: int, before: int | None = None
 ) -> ReversalPage[DisputeRow]:

@@ -10,6 +10,7 @@ from queueing.broker.statistics import QueueDepth, Range, TrafficCounts
 from queueing.console import queries
 from registry.data import clock
 from registry.data.cache import Cached
+from registry.data.reading import elsewhere
 
 FRESH = 1.0  # seconds; each open console asks every 2 s, and all consoles of a process share one answer
 KEPT = 1_000  # entries of each
@@ -87,6 +88,7 @@ async def _details(key: tuple[int, str]) -> QueueDetails:
 type Page = tuple[int, int, str, int, int]  # tenant, queue, part of a name, limit, offset
 
 
+@elsewhere("queues.figures")
 async def _partitions(key: Page) -> tuple[list[queries.PartitionRow], int]:
     tenant_id, queue_id, name, limit, offset = key
     return await queries.partitions(tenant_id, queue_id, name=name, limit=limit, offset=offset)
@@ -105,6 +107,7 @@ def forget(tenant_id: int, queue: str) -> None:
     snapshots.forget(tenant_id)
 
 
+@elsewhere("queues.figures")
 async def _snapshot(tenant_id: int, which: statistics.About) -> Snapshot:
     now = clock.now()
     when = Range(now - HOUR, now, 1)

@@ -18,7 +18,6 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, ResponseError
@@ -35,13 +34,14 @@ from queueing.spill.record import (
     encode_quarantined,
 )
 from queueing.spill.stream_locks import StreamLocks
-from registry.data import identity, redis_health
+from registry.data import identity, redis_health, redis_servers
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 LOCK_TTL = 10.0  # seconds of silence after which a process is taken for dead
 ANSWER_LIMIT = 0.8  # seconds for Redis to answer: an append is answered within one second
+REPLICA_LIMIT = 400  # milliseconds of it, for a replica to have an entry
 TAKEOVER_EVERY = 1.0  # seconds between searches for streams of dead processes
 SCAN_PAGE = 1000  # entries per request, where a whole stream is read
 GROUP = "drain"
@@ -65,9 +65,10 @@ class StreamEngine:
         # Reopen a closed connection at once, but repeat nothing that timed out: the library's own retries would take several
         # times the limit.
         again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))
-        self._redis: Any = Redis.from_url(
+        self._redis: Any = redis_servers.connect(
             url, socket_timeout=ANSWER_LIMIT, socket_connect_timeout=ANSWER_LIMIT, retry=again
         )
+        self._replicated = redis_servers.is_replicated(url)
         self._stream = stream or self.process
         self.locks = StreamLocks(self._redis, self.prefix, self.process, own=self._stream, ttl=lock_ttl)
         self._claimed: set[str] = set()  # streams whose former owner's pending entries were claimed
@@ -93,16 +94,32 @@ class StreamEngine:
         try:
             if not self._created:
                 await self._create()
-            async with self._redis.pipeline(transaction=True) as pipe:
-                for content in contents:
-                    pipe.xadd(self._key(self._stream), {FIELD: content})
-                await pipe.execute()
+            if self._replicated:
+                await self._add_and_wait(contents)
+            else:
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    for content in contents:
+                        pipe.xadd(self._key(self._stream), {FIELD: content})
+                    await pipe.execute()
         except (RedisError, OSError) as error:
             self._created = False  # Redis may come back empty
             redis_health.record_error(self._use, error)
             raise Full("the spill cannot be written: Redis does not take it") from error
         redis_health.record_success(self._use)
         return size
+
+    async def _add_and_wait(self, contents: Sequence[bytes]) -> None:
+        """Append where a replica may take over: an entry is durable only when one has it. WAIT is about the writes of its own
+        connection, so that it is sent behind them, and not within their transaction, where it would not wait."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("MULTI")
+            for content in contents:
+                pipe.xadd(self._key(self._stream), {FIELD: content})
+            pipe.execute_command("EXEC")
+            pipe.execute_command("WAIT", 1, REPLICA_LIMIT)
+            *_, replicas = await pipe.execute()
+        if not replicas:
+            raise RedisError("no replica has the entries")
 
     async def _create(self) -> None:
         await self._create_group(self._stream)  # before the lock: a stream is read once it is owned

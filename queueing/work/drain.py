@@ -20,6 +20,7 @@ from queueing.work import heartbeats, pools
 from queueing.work.work import Work
 from registry.data import database, db_breaker, faults
 from registry.data.database import Row
+from registry.data.hosts import PrimaryConnection
 from registry.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ LATE = 2 * HEARTBEAT  # seconds between two heartbeats, above which the other wo
 GRACE = 4.0  # seconds that rows in flight get to finish after `stop`; `up` kills after 7
 RETRY = 0.5  # seconds until the database is tried again
 RECONNECT = 1.0  # seconds until LISTEN is tried again
+LOOK_EVERY = 5.0  # seconds between looks whether the server that is listened to is still the primary
 
 
 class Drain:
@@ -270,15 +272,20 @@ class Drain:
         await database.release()
 
     async def _listen(self) -> None:
-        """Listen on a connection of its own, past PgBouncer, whose transaction mode has no LISTEN, and the pool, which recycles."""
-        parameters = {**database.connection_parameters(), "cursor_factory": psycopg.AsyncCursor}
+        """Listen on a connection of its own, past the pool, which recycles, and past a pooler in transaction mode: it would give the
+        session to others, and they would get the notifications."""
+        session = database.session_parameters()
+        if session is None:  # polling is enough; this hint only makes it faster
+            await asyncio.sleep(HEARTBEAT)
+            return
         try:
-            async with await psycopg.AsyncConnection.connect(**parameters) as conn:
+            async with await PrimaryConnection.connect(**{**session, "cursor_factory": psycopg.AsyncCursor}) as conn:
                 await conn.execute(f"LISTEN {self.work.table.queue}")
                 self._listening = True
                 self._hint()
-                async for _ in conn.notifies():
-                    self._hint()
+                while not conn.is_deposed:
+                    async for _ in conn.notifies(timeout=LOOK_EVERY):
+                        self._hint()
         except psycopg.Error as error:
             faults.warn(log, "LISTEN failed; polling until it succeeds", error=error)
         finally:

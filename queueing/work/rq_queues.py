@@ -10,14 +10,14 @@ from redis.retry import Retry
 from rq import Queue
 
 from queueing.work.worker import GentleWorker
-from registry.data import identity
+from registry.data import identity, redis_servers
 
 CONNECT_LIMIT = 2.0  # seconds
 
 
 def connection() -> Redis:
     """A connection without retries: workers continue without Redis (without_redis.py)."""
-    return Redis.from_url(
+    return redis_servers.connect_blocking(
         settings.RQ_REDIS_URL,
         socket_timeout=GentleWorker.connection_timeout,
         socket_connect_timeout=CONNECT_LIMIT,

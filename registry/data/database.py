@@ -6,12 +6,10 @@ The ORM (`async_objects`, `async_atomic`) and named statements share the pool (p
 import asyncio
 import logging
 import random
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
-from pathlib import Path
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -28,7 +26,9 @@ from registry.data.orm import new_connection as new_connection
 from registry.data.orm import own_connection as own_connection
 from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool
+from registry.data.statements import statements as statements
 from registry.errors import Unavailable
+from registry.settings.addresses import OWN
 from registry.telemetry import metrics, slow
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,20 @@ type Params = Sequence[Any] | Mapping[str, Any]
 def connection_parameters() -> dict[str, Any]:
     wrapper = async_connections.create_connection(DEFAULT_DB_ALIAS)
     parameters = wrapper.get_connection_params()
-    # None switches prepared statements off: PgBouncer's transaction mode cannot carry them.
+    # None switches prepared statements off: a pooler in transaction mode may not know of them.
     return {**parameters, "autocommit": True, "prepare_threshold": 2 if settings.DB_PREPARE else None}
+
+
+def session_parameters() -> dict[str, Any] | None:
+    """Parameters of a connection that keeps its session, as LISTEN needs it: past a pooler in transaction mode. None where no
+    address but the pooler's is known."""
+    parameters = connection_parameters()
+    if not settings.DB_TRANSACTION_POOLING:
+        return parameters
+    if not settings.DATABASE_DIRECT:
+        return None
+    inherited = {name: value for name, value in parameters.items() if name not in OWN or name == "dbname"}
+    return {**inherited, "options": settings.DB_SESSION, **settings.DATABASE_DIRECT}
 
 
 async def _close(pool: Pool) -> None:
@@ -56,13 +68,30 @@ async def _close(pool: Pool) -> None:
     await pool.close(timeout=CLOSE_WAIT)
 
 
+def read_parameters() -> dict[str, Any]:
+    """Parameters of the replica of DATABASE_READ_URL; what the URL does not say is as for the primary."""
+    inherited = {
+        k: v for k, v in connection_parameters().items() if k not in OWN or k in ("dbname", "user", "password")
+    }
+    return {**inherited, "target_session_attrs": "any", **settings.DATABASE_READ}
+
+
 pools: PerLoop[Pool] = PerLoop(lambda: Pool(connection_parameters()), close=_close)
+read_pools: PerLoop[Pool] = PerLoop(lambda: Pool(read_parameters()), close=_close)  # used by reading.py alone
+
+PLACED: ContextVar[bool] = ContextVar("placed", default=False)  # where the running read takes place is decided
+ELSEWHERE: ContextVar[bool] = ContextVar("elsewhere", default=False)  # it takes place at the replica
+
+
+def pool() -> Pool:
+    """The pool of the running task."""
+    return read_pools.get() if ELSEWHERE.get() else pools.get()
 
 
 def statistics() -> dict[str, int]:
     """The counters of psycopg_pool, by its names."""
-    pool = pools.peek()
-    return pool.get_stats() if pool else {}
+    current = pools.peek()
+    return current.get_stats() if current else {}
 
 
 # -- Statements --------------------------------------------------------------------------------------
@@ -72,7 +101,7 @@ def statistics() -> dict[str, int]:
 async def connection() -> AsyncIterator[AsyncConnection]:
     """A raw connection in autocommit. Raises Unavailable (503) when the pool has none in time."""
     try:
-        async with pools.get().connection() as conn:
+        async with pool().connection() as conn:
             try:
                 yield conn
             except psycopg.errors.FeatureNotSupported:  # such as a cached plan from before a migration
@@ -80,9 +109,9 @@ async def connection() -> AsyncIterator[AsyncConnection]:
                 raise
     except PoolTimeout as error:
         metrics.DB_ERRORS.labels("pool_timeout").inc()
-        if why := pools.get().shut:
+        if why := pool().shut:
             raise Unavailable(why) from error
-        waited = AWAY_WAIT if pools.get().refused else settings.DB_POOL_TIMEOUT
+        waited = AWAY_WAIT if pool().refused else settings.DB_POOL_TIMEOUT
         raise Unavailable(f"no database connection within {waited:g} s") from error
 
 
@@ -165,9 +194,10 @@ def unavailable(error: Exception) -> Unavailable | None:
 
 
 def _unavailable(error: Exception, fault: Fault) -> Unavailable:
-    metrics.DB_ERRORS.labels(type(error).__name__).inc()
-    faults.warn(log, fault.value, error=error)
-    faults.publish(fault)
+    if not ELSEWHERE.get():  # of the replica: reading.py says it, and the primary answers
+        metrics.DB_ERRORS.labels(type(error).__name__).inc()
+        faults.warn(log, fault.value, error=error)
+        faults.publish(fault)
     return Unavailable(fault.value)
 
 
@@ -179,7 +209,7 @@ async def retrying[T](work: Callable[[], Awaitable[T]], *, repeatable: bool = Tr
 
 async def _retried[T](work: Callable[[], Awaitable[T]], again: Callable[[BaseException], bool]) -> T:
     # No retry library: its set-up per call costs as much as a short statement.
-    wait, tries = RETRY_FIRST, settings.DB_RETRY_ATTEMPTS
+    wait, tries = RETRY_FIRST, 1 if ELSEWHERE.get() else settings.DB_RETRY_ATTEMPTS
     while True:
         try:
             return await work()
@@ -220,16 +250,3 @@ def filled(statements: dict[str, str], name: str, **parts: str) -> str:
     sql = statements[name].format(**parts)
     refusals.set_name(sql, refusals.name_of(statements[name]))
     return sql
-
-
-_NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-
-
-@cache
-def statements(path: Path) -> dict[str, str]:
-    """The statements of a .sql file by their `-- name:` lines."""
-    parts = _NAMED.split(path.read_text())
-    found = {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
-    for name, sql in found.items():
-        refusals.set_name(sql, f"{path.stem}.{name}")
-    return found

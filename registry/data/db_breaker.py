@@ -17,6 +17,7 @@ from psycopg import AsyncConnection, AsyncCursor
 
 from registry.data import database, faults, refusals
 from registry.data.faults import Fault
+from registry.data.hosts import PrimaryConnection
 from registry.data.loop import PerLoop, background
 from registry.data.steps import Steps, started
 from registry.errors import Unavailable
@@ -33,6 +34,7 @@ POOL_LIMIT = 3.0  # seconds for the pool to reconnect before the probe starts ov
 CLOSE_LIMIT = 1.0  # seconds for running probes at the end of a loop
 AWAY = Fault.LOST.value
 SILENT = "the database does not respond"
+NO_PRIMARY = "no server of the database takes writes"
 READ_ONLY = database.statements(Path(__file__).parent / "sql" / "db_breaker.sql")["read_only"]
 
 
@@ -268,7 +270,7 @@ async def _probe_once() -> ProbeResult:
     parameters = {**database.connection_parameters(), "cursor_factory": AsyncCursor}
     conn: AsyncConnection | None = None
     try:
-        conn = await AsyncConnection.connect(**parameters)
+        conn = await PrimaryConnection.connect(**parameters)
         return ProbeResult(read_only=await _is_read_only(conn))
     except (psycopg.Error, OSError) as error:
         return ProbeResult(_reason(error))
@@ -291,6 +293,9 @@ REASONS = {  # part of the server's message → reason; a refused connection has
     "recovery": "the database recovers from a crash",
     "too many clients": "the database gives no more connections",
     "connection slots": "the database gives no more connections",
+    "no more connections allowed": "the database gives no more connections",  # PgBouncer
+    "session is read-only": NO_PRIMARY,
+    "hot standby mode": NO_PRIMARY,
 }
 
 

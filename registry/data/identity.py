@@ -49,7 +49,9 @@ def _from_database(address: str) -> str:
     """Read the name over a connection outside of any loop and pool; empty while the database is unavailable."""
     parameters: dict[str, Any] = connection.get_connection_params()
     own = {key: value for key, value in parameters.items() if key not in ("cursor_factory", "prepare_threshold")}
-    own |= {"connect_timeout": CONNECT_LIMIT, "options": f"-c statement_timeout={ANSWER_LIMIT * 1000}"}
+    own |= {"connect_timeout": CONNECT_LIMIT, "target_session_attrs": "any"}  # a standby knows it too
+    if not settings.DB_TRANSACTION_POOLING:  # a pooler refuses it
+        own |= {"options": f"-c statement_timeout={ANSWER_LIMIT * 1000}"}
     try:
         with psycopg.connect(**own, autocommit=True) as conn:
             row = conn.execute(SQL["name"]).fetchone()

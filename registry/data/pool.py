@@ -17,6 +17,7 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from registry.data import arrays, clock
+from registry.data.hosts import PrimaryConnection
 from registry.telemetry import metrics
 
 AWAY_WAIT = (
@@ -27,7 +28,7 @@ AWAY_WAIT = (
 CLOCK = (Path(__file__).parent / "sql" / "clock.sql").read_text()
 
 
-class Pool(AsyncConnectionPool):
+class Pool(AsyncConnectionPool[PrimaryConnection]):
     """psycopg's pool with an overflow as in SQLAlchemy: extra connections under load, closed when returned."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
@@ -35,9 +36,10 @@ class Pool(AsyncConnectionPool):
         self.refused = False  # the server refused the last new connection
         self.given_back_at = 0.0  # time.monotonic() of the last return of a working connection
         self.shut = ""  # why callers are refused at once (db_breaker.py); empty while they are not
-        self._lent: set[AsyncConnection] = set()
+        self._lent: set[PrimaryConnection] = set()
         self._giving: set[asyncio.Task[None]] = set()  # connections being returned
         super().__init__(
+            connection_class=PrimaryConnection,
             kwargs=parameters,
             min_size=settings.DB_POOL_MIN,
             max_size=settings.DB_POOL_MAX + settings.DB_POOL_OVERFLOW,
@@ -50,7 +52,7 @@ class Pool(AsyncConnectionPool):
             name="registry",
         )
 
-    async def getconn(self, timeout: float | None = None) -> AsyncConnection:
+    async def getconn(self, timeout: float | None = None) -> PrimaryConnection:
         if self.shut:
             raise PoolTimeout(self.shut)
         if self._closed:
@@ -69,7 +71,7 @@ class Pool(AsyncConnectionPool):
             except psycopg.OperationalError:
                 await super().putconn(conn)
 
-    async def _next(self, deadline: float) -> AsyncConnection:
+    async def _next(self, deadline: float) -> PrimaryConnection:
         # Wait in slices, and give up between them when the server is gone. A server that only refuses new connections, because
         # other clients use them up, is not gone while connections of this pool are returned.
         while True:
@@ -80,21 +82,25 @@ class Pool(AsyncConnectionPool):
                 if left <= AWAY_WAIT or (self.refused and time.monotonic() - self.given_back_at > AWAY_WAIT):
                     raise
 
-    async def _connect(self, timeout: float | None = None) -> AsyncConnection:
+    async def _connect(self, timeout: float | None = None) -> PrimaryConnection:
         self.refused = True
         conn = await super()._connect(timeout)
         self.refused = False
         return conn
 
-    async def idle(self) -> AsyncConnection | None:
+    async def idle(self) -> PrimaryConnection | None:
         if self._closed:  # not open yet, which makes its lock
             return None
-        async with self._lock:
-            if not self._pool:
-                return None
-            conn = self._pool.popleft()
-        conn._pool = self
-        return conn
+        while True:
+            async with self._lock:
+                if not self._pool:
+                    return None
+                conn = self._pool.popleft()
+            conn._pool = self
+            if not conn.is_deposed:
+                return conn
+            await conn.close()
+            await self.putconn(conn)
 
     def cut(self) -> None:
         """Close the sockets of connections in use, to end statements on a server that does not respond: psycopg's own
@@ -109,7 +115,7 @@ class Pool(AsyncConnectionPool):
             if self._waiting:
                 self._maybe_grow_pool()
 
-    async def putconn(self, conn: AsyncConnection) -> None:
+    async def putconn(self, conn: PrimaryConnection) -> None:
         """Return a connection, also when the caller is cancelled: otherwise it would be lost and still count."""
         self._lent.discard(conn)
         giving = asyncio.Task(self._take_back(conn), loop=asyncio.get_running_loop(), eager_start=True)
@@ -118,7 +124,7 @@ class Pool(AsyncConnectionPool):
             giving.add_done_callback(self._giving.discard)
         await asyncio.shield(giving)
 
-    async def _take_back(self, conn: AsyncConnection) -> None:
+    async def _take_back(self, conn: PrimaryConnection) -> None:
         if conn.info.transaction_status != TransactionStatus.UNKNOWN:
             self.given_back_at = time.monotonic()
         if not self._closed and self._nconns > self.keep and not self._waiting:
@@ -140,8 +146,12 @@ async def _configure(connection: AsyncConnection) -> None:
         clock.learn(row[0], asked=asked)
 
 
-async def _still_open(connection: AsyncConnection) -> None:
-    """Raise OperationalError for a connection that the server has closed, by a poll instead of a round trip."""
+async def _still_open(connection: PrimaryConnection) -> None:
+    """Raise OperationalError for a connection that the server has closed, by a poll instead of a round trip; and for one to a server
+    that is not the primary any more."""
+    if connection.is_deposed:
+        await connection.close()
+        raise psycopg.OperationalError("another host has become the primary")
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):

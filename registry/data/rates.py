@@ -13,7 +13,7 @@ from limits.aio.storage.redis.redispy import RedispyBridge
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from limits.util import WindowStats
 
-from registry.data import clock, identity, redis_health
+from registry.data import clock, identity, redis_health, redis_servers
 from registry.data.loop import PerLoop
 
 TIMEOUT = 1.0  # seconds for Redis
@@ -37,14 +37,17 @@ class _Storage(RedisStorage):
 
 def open_limiter() -> MovingWindowRateLimiter:
     storage = _Storage(
-        f"async+{settings.REDIS_URL}", implementation="redispy", key_prefix=f"{identity.prefix()}:limits"
+        "async+redis://",  # where it is, the pool knows
+        implementation="redispy",
+        key_prefix=f"{identity.prefix()}:limits",
+        connection_pool=redis_servers.pool(settings.REDIS_URL),  # type: ignore[arg-type]  # documented, but not in its type
     )
     return MovingWindowRateLimiter(storage)
 
 
 async def close_limiter(limiter: MovingWindowRateLimiter) -> None:
     with suppress(Exception):  # Redis may be unavailable
-        await limiter.storage.bridge.storage.aclose()  # type: ignore[attr-defined]
+        await limiter.storage.bridge.storage.aclose(close_connection_pool=True)  # type: ignore[attr-defined]
 
 
 limiters: PerLoop[MovingWindowRateLimiter] = PerLoop(open_limiter, close=close_limiter)

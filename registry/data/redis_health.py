@@ -9,11 +9,10 @@ import time
 
 import redis
 from django.conf import settings
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from registry.data import identity
+from registry.data import identity, redis_servers
 from registry.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -163,7 +162,7 @@ async def probe(url: str) -> str:
     try:
         async with (
             asyncio.timeout(PROBE_LIMIT),
-            Redis.from_url(
+            redis_servers.connect(
                 url,
                 retry=Retry(NoBackoff(), 0),
                 socket_timeout=PROBE_LIMIT,

@@ -10,6 +10,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from registry.settings.addresses import django_database, postgres, primary, redis, replica, rq_queue
 from registry.settings.variables import (
     emails,
     encryption_keys,
@@ -28,7 +29,6 @@ from registry.settings.variables import (
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 env = environ.Env()
-REDIS = ("redis", "rediss")
 REGISTRY_DATA = Path(os.environ.get("REGISTRY_DATA", BASE_DIR / ".data")).resolve()
 
 
@@ -190,7 +190,17 @@ DB_RETRY_BACKOFF = whole("DB_RETRY_BACKOFF", 2, least=1)  # factor between waits
 DB_RETRY_MAX = whole("DB_RETRY_MAX", 10, least=1)  # seconds, the longest wait between tries
 BATCH_SIZE = whole("BATCH_SIZE", 100, least=1)  # rows per page of a bulk read or write
 CONCURRENT_OPERATIONS = whole("CONCURRENT_OPERATIONS", 10, least=1)  # queries one call may run side by side
-DB_PREPARE = flag("DB_PREPARE", True)  # off behind PgBouncer's transaction mode
+# PostgreSQL itself, where DATABASE_URL names a pooler: for LISTEN, which a pooler's transaction mode has not.
+DATABASE_DIRECT = primary(
+    "DATABASE_DIRECT_URL", postgres("DATABASE_DIRECT_URL", os.environ.get("DATABASE_DIRECT_URL", ""))
+)
+# Whether DATABASE_URL names a pooler in transaction mode: nothing may be kept in a session between two transactions.
+DB_TRANSACTION_POOLING = flag("DB_TRANSACTION_POOLING", bool(DATABASE_DIRECT))
+if DATABASE_DIRECT and not DB_TRANSACTION_POOLING:
+    raise ImproperlyConfigured(
+        "DATABASE_DIRECT_URL wants DB_TRANSACTION_POOLING not to be off: else DATABASE_URL is enough"
+    )
+DB_PREPARE = flag("DB_PREPARE", not DB_TRANSACTION_POOLING)  # a pooler has to know of prepared statements
 if DB_POOL_MIN > DB_POOL_MAX:
     raise ImproperlyConfigured(f"DB_POOL_MIN ({DB_POOL_MIN}) wants to be at most DB_POOL_MAX ({DB_POOL_MAX})")
 if (
@@ -198,19 +208,23 @@ if (
 ):  # a page with concurrent reads already holds one: it would wait for itself and always fail with 503
     raise ImproperlyConfigured("DB_POOL_MAX and DB_POOL_OVERFLOW want to be at least 2 together")
 
+# PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
+DB_SESSION = (
+    f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000} -c idle_in_transaction_session_timeout=60000"
+    " -c random_page_cost=1.1"
+)
 DATABASES = {
     "default": {
-        **env.db_url_config(url("DATABASE_URL", required_url("DATABASE_URL"), "postgres", "postgresql")),
+        **django_database(primary("DATABASE_URL", postgres("DATABASE_URL", required_url("DATABASE_URL")))),
         "ENGINE": "registry.data.postgresql",
         "CONN_MAX_AGE": 0,
+        "DISABLE_SERVER_SIDE_CURSORS": DB_TRANSACTION_POOLING,
     }
 }
-DATABASES["default"]["OPTIONS"] = {
-    **DATABASES["default"].get("OPTIONS", {}),
-    "connect_timeout": 5,
-    # PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
-    "options": f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000} -c idle_in_transaction_session_timeout=60000"
-    " -c random_page_cost=1.1",
+DATABASES["default"]["OPTIONS"] |= {
+    "connect_timeout": 2 if "," in DATABASES["default"]["HOST"] else 5,  # per host
+    # A pooler refuses them at the start of a session: its own configuration sets them.
+    **({} if DB_TRANSACTION_POOLING else {"options": DB_SESSION}),
     # Detect a server that vanished within seconds instead of the kernel's hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -219,13 +233,17 @@ DATABASES["default"]["OPTIONS"] = {
 }
 ASYNC_BACKEND_DISABLE_REQUEST_SIGNALS = True  # registry.edge.handler gives connections back itself
 
-REDIS_URL = url("REDIS_URL", required_url("REDIS_URL"), *REDIS)
+# A replica for lists, exports and figures, and how far it may be behind (registry.data.reading).
+DATABASE_READ = replica("DATABASE_READ_URL", postgres("DATABASE_READ_URL", os.environ.get("DATABASE_READ_URL", "")))
+DATABASE_READ_MAX_LAG = whole("DATABASE_READ_MAX_LAG", 5, least=1)  # seconds
+
+REDIS_URL = redis("REDIS_URL", required_url("REDIS_URL"))
 # Prefix of every name in Redis; empty: the name in the database (registry.data.identity).
 REGISTRY_ID = os.environ.get("REGISTRY_ID", "")
 if REGISTRY_ID and not re.fullmatch(r"[a-z0-9-]{1,40}", REGISTRY_ID):
     raise ImproperlyConfigured(f"REGISTRY_ID wants up to 40 of a-z, 0-9 and -, got {REGISTRY_ID!r}")
-LIVE_REDIS_URL = url("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_URL), *REDIS)
-RQ_REDIS_URL = url("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL), *REDIS)
+LIVE_REDIS_URL = redis("LIVE_REDIS_URL", os.environ.get("LIVE_REDIS_URL", REDIS_URL))
+RQ_REDIS_URL = redis("RQ_REDIS_URL", os.environ.get("RQ_REDIS_URL", REDIS_URL))
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "registry.data.channels.OwnLayer",
@@ -234,7 +252,7 @@ CHANNEL_LAYERS = {
 }
 
 RQ_QUEUES = {
-    name: {"URL": RQ_REDIS_URL, "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.work.rq_queues.ServiceQueue"}
+    name: {**rq_queue(RQ_REDIS_URL), "DEFAULT_TIMEOUT": 900, "QUEUE_CLASS": "queueing.work.rq_queues.ServiceQueue"}
     for name in ("drain", "housekeeping")
 }
 RQ_SHOW_ADMIN_LINK = False
@@ -263,7 +281,7 @@ SPILL = os.environ.get("SPILL", "") or "file"
 INTAKE = os.environ.get("INTAKE", "") or "direct"
 SPILL_FOLDER = REGISTRY_DATA / "spill"
 SPILL_MAX_BYTES = whole("SPILL_MAX_BYTES", 268435456, least=65536)  # per process and kind of write
-SPILL_REDIS_URL = url("SPILL_REDIS_URL", os.environ.get("SPILL_REDIS_URL", REDIS_URL), *REDIS)
+SPILL_REDIS_URL = redis("SPILL_REDIS_URL", os.environ.get("SPILL_REDIS_URL", REDIS_URL))
 if SPILL not in ("file", "stream"):
     raise ImproperlyConfigured(f"SPILL wants file or stream, got {SPILL!r}")
 if INTAKE not in ("direct", "stream"):

@@ -66,6 +66,11 @@ DB_REFUSED = Gauge(
     ["statement"],
     multiprocess_mode="livemax",
 )
+REPLICA_LAG = Gauge(
+    "registry_replica_lag_seconds",
+    "How far the replica of DATABASE_READ_URL may be behind; +Inf while it is away",
+    multiprocess_mode="livemax",
+)
 REDIS_ERRORS = Counter("registry_redis_errors_total", "Uses of Redis that failed", ["use", "trouble"])
 SPILL_APPENDED = Counter("registry_spill_appended_total", "Writes that the spill made durable", ["kind"])
 SPILL_DRAINED = Counter("registry_spill_drained_total", "Writes that left the spill", ["kind", "outcome"])

@@ -85,18 +85,30 @@ def _make_original() -> None:
     migrated = connection.settings_dict["NAME"]
     connection.close()
     connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = name
+    end_pooled_sessions(DATABASE, migrated)
     _administer(f'DROP DATABASE IF EXISTS "{DATABASE}"', f'ALTER DATABASE "{migrated}" RENAME TO "{DATABASE}"')
 
 
 def _copy_original() -> list[Any]:
     name = connection.settings_dict["NAME"]
     copy = connection.creation._get_test_db_name()
+    end_pooled_sessions(DATABASE, copy)
     _administer(f'DROP DATABASE IF EXISTS "{copy}"', f'CREATE DATABASE "{copy}" TEMPLATE "{DATABASE}"')
     connection.close()
     connection.settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = copy
     with connection.cursor() as cursor:  # else the processes would receive each other's messages from Redis
         cursor.execute("UPDATE registry_identity SET name = DEFAULT")
     return [(connection, name, True)]
+
+
+def end_pooled_sessions(*databases: str) -> None:
+    """End what a pooler keeps open: nobody can copy, rename or drop a database meanwhile."""
+    if direct := os.environ.get("DATABASE_DIRECT_URL"):
+        with psycopg.connect(direct, dbname="postgres", autocommit=True) as server:
+            server.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ANY(%s)",
+                [list(databases)],
+            )
 
 
 def _administer(*statements: str) -> None:

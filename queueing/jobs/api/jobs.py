@@ -13,6 +13,7 @@ from queueing.jobs.kinds import KINDS, scope_of
 from queueing.jobs.queries import JobFilters
 from queueing.models import JobStatus
 from registry.data import live
+from registry.data.reading import elsewhere
 from registry.edge.api import api, described, json_response
 from registry.edge.handler import lean, until_disconnect
 from registry.edge.parameters import EXTENDED_WHEN, LONG_POLL, TEXT, WORD, Query, choice, cursor_page
@@ -30,6 +31,7 @@ LIST = Query(
     strict=True,
 )
 EVENTS = Query(LONG_POLL)
+read_page = elsewhere("jobs.list")(queries.page_of)
 FILE = Query({"token": TEXT.saying("of the signed link")})
 
 
@@ -47,7 +49,7 @@ async def browse(request: HttpRequest) -> HttpResponse:
     principal, headers = await authorize(request, "read")
     asked = LIST.read(request)
     filters = JobFilters(asked["status"], asked["kind"], asked["from"], asked["to"])
-    page = await queries.page_of(principal.tenant_id, filters, limit=asked["limit"], cursor=asked["cursor"])
+    page = await read_page(principal.tenant_id, filters, limit=asked["limit"], cursor=asked["cursor"])
     return json_response(page, headers=headers)
 
 

@@ -18,6 +18,7 @@ from queueing.jobs.queries import JobFilters
 from queueing.models import Job, JobStatus
 from queueing.templatetags.queues import address
 from registry.data import database
+from registry.data.reading import elsewhere
 from registry.edge.entered import as_entered, moment, parsed
 from registry.edge.pages import KEY_HEADER, PageRequest, address_of, known, nowhere, page
 from registry.edge.viewer import Visitor, visitor_of
@@ -37,12 +38,9 @@ async def jobs(request: PageRequest) -> HttpResponse:
         return await nowhere(request)
     if request.htmx:
         return render(request, "queueing/jobs/_figures.html", await _figures(visitor))
-    # Read the event number first: events that arrive while the page is rendered are then sent again, which is harmless.
-    position = (await events.positions([visitor.tenant.pk])).get(visitor.tenant.pk, 0)
     context = {
         **await _figures(visitor),
-        **await _table(request, visitor),
-        "position": position,
+        **await _list(request, visitor),
         "blank": BLANK,
         "submit_command": _submit_command(request),
         "kinds": sorted(KINDS),
@@ -69,6 +67,14 @@ async def _figures(visitor: Visitor) -> dict[str, Any]:
     counts = [{"status": s, "count": n, "more": s in found.capped} for s, n in found.counts.items()]
     series = json.dumps(found.series, separators=(",", ":"))
     return {"visitor": visitor, "counts": counts, "oldest": found.oldest, "series": series}
+
+
+@elsewhere("jobs.list", confirm=lambda found: not found["page"]["items"])
+async def _list(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:
+    """The table and the number of the event that it is at, both from one server. The number is read first: events that arrive
+    meanwhile are then sent again, which is harmless."""
+    position = (await events.positions([visitor.tenant.pk])).get(visitor.tenant.pk, 0)
+    return {**await _table(request, visitor), "position": position}
 
 
 async def _table(request: HttpRequest, visitor: Visitor) -> dict[str, Any]:

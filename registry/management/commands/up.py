@@ -17,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, OperationalError, connections
 from django.utils.module_loading import import_string
 
+from registry.data import pooling
 from registry.management.base import service_name
 from registry.operators.hosts.heartbeat import Heartbeat, refuse_misfit
 from registry.servers import embedded, interpreter, listening, release, supervisor
@@ -56,6 +57,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         with listener:
             migrate(plan.data)
+            warn_of_poolers()
             os.environ["REGISTRY_ID"] = (
                 service_name()
             )  # for all child processes, also those that start without the database
@@ -104,6 +106,17 @@ def warn_of_unknown_proxies() -> None:
     """Warn when no proxy is trusted in production: without its word on TLS every page redirects to itself."""
     if settings.PRODUCTION and not settings.TRUSTED_PROXIES:
         log.warning("TRUSTED_PROXIES is empty: X-Forwarded-Proto is ignored, and every request counts as plain HTTP")
+
+
+def warn_of_poolers() -> None:
+    """Warn of a pooler that the settings do not name, and of one that is configured badly."""
+    try:
+        for warning in pooling.warnings():
+            log.warning("%s", warning)
+    except OperationalError as error:  # the parts start nevertheless: they wait for the database by themselves
+        log.warning("the way to the database was not checked: %s", str(error).splitlines()[0])
+    finally:
+        connections.close_all()
 
 
 def is_loopback(host: str) -> bool:
