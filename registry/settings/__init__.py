@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from registry.settings.addresses import django_database, postgres, primary, redis, replica, rq_queue
+from registry.settings.secret_keys import secret_key, secret_key_fallbacks
 from registry.settings.variables import (
     emails,
     encryption_keys,
@@ -32,34 +32,6 @@ env = environ.Env()
 REGISTRY_DATA = Path(os.environ.get("REGISTRY_DATA", BASE_DIR / ".data")).resolve()
 
 
-def secret_key() -> str:
-    """SECRET_KEY from the environment, else one generated once into the data folder."""
-    if key := os.environ.get("SECRET_KEY"):
-        if len(key) < 32 and not DEBUG:
-            raise ImproperlyConfigured("SECRET_KEY wants at least 32 characters when DEBUG is off")
-        return key
-    path = REGISTRY_DATA / "secret_key"
-    if not path.exists():
-        REGISTRY_DATA.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.touch(mode=0o600)
-        fresh.write_text(secrets.token_urlsafe(64))
-        try:
-            os.link(fresh, path)  # the first of several processes wins
-        except FileExistsError:
-            pass
-        fresh.unlink()
-    return path.read_text().strip()
-
-
-def secret_key_fallbacks() -> list[str]:
-    """Earlier keys from the environment: they still decrypt and verify. The error repeats none."""
-    keys = [key for part in os.environ.get("SECRET_KEY_FALLBACKS", "").split(",") if (key := part.strip())]
-    if any(len(key) < 32 for key in keys) and not DEBUG:
-        raise ImproperlyConfigured("SECRET_KEY_FALLBACKS wants at least 32 characters for each key when DEBUG is off")
-    return keys
-
-
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 DEBUG = flag("DEBUG", False)
@@ -70,8 +42,8 @@ if bad := [host for host in ALLOWED_HOSTS if not re.fullmatch(r"\*|\.?[\w-]+(\.[
     )
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise ImproperlyConfigured("ALLOWED_HOSTS wants host names, not *, when DEBUG is off")
-SECRET_KEY = secret_key()
-SECRET_KEY_FALLBACKS = secret_key_fallbacks()
+SECRET_KEY = secret_key(REGISTRY_DATA, debug=DEBUG)
+SECRET_KEY_FALLBACKS = secret_key_fallbacks(debug=DEBUG)
 
 # A host that other machines can reach makes this a production service: pages and cookies over https only.
 PRODUCTION = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
