@@ -122,6 +122,18 @@ def divided(quotas: dict[int, int], routes: RoutingTable, division: Division, no
     }
 
 
+def is_mine(row: DuePayment, routes: RoutingTable, division: Division, now: float) -> bool:
+    """Whether a payment is this worker's, as `take_divided` decides it."""
+    parts, included = division.parts("payments")
+    if row.status != "queued":
+        accounts = {account.id: account.name for account, _ in routes.of(row.tenant_id)}
+        return included == (accounts.get(row.processor_id) in parts)
+    if row.wanted:
+        return included == (row.wanted in parts)
+    first = routing.first_choice(routes.of(row.tenant_id), now)
+    return included == (first is not None and first.name in parts)
+
+
 def in_doubt(tenants: Collection[int], routes: RoutingTable, division: Division) -> dict[str, Any]:
     """Parameters of the statement `in_doubt`: the payments of which accounts of these tenants are this worker's, or another's."""
     if not division.is_divided("payments"):

@@ -121,7 +121,12 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in ids]), "correlation": Uuids([c.bytes for _, c in ids])}
-        return {(row[0], row[2]): row for row in await database.rows(conn, BY_ID, keys)}
+        rows = await database.rows(conn, BY_ID, keys)
+        if self.division.is_divided("payments"):
+            await self.load_routes(conn, {row[0] for row in rows})
+            now = time.monotonic()
+            rows = [row for row in rows if claims.is_mine(DuePayment._make(row), self.routes, self.division, now)]
+        return {(row[0], row[2]): row for row in rows}
 
     def route(self, rows: Sequence[Row]) -> Routed[PaymentClaim]:
         at = clock.now()

@@ -35,7 +35,7 @@ class Result(enum.Enum):
 
     SETTLED = "settled"
     UNFINISHED = "unfinished"  # sent; it is tried again, or its outcome is looked up
-    ELSEWHERE = "elsewhere"  # a worker has claimed it, or it is not due
+    ELSEWHERE = "elsewhere"  # a worker has claimed it, it is left to a pool of workers, or it is not due
     QUEUED = "queued"  # not claimed: no capacity, no processor available, or the database too slow
 
 
@@ -175,6 +175,9 @@ class _InlineDrain(Drain):
 
     async def _claim_requested(self, limit: int) -> list[Any]:
         ids, self._unclaimed = self._unclaimed[:limit], self._unclaimed[limit:]
+        if not self.work.division.takes_some(self.work.table.queue):  # a pool does this work
+            self._resolve(ids, Result.ELSEWHERE)
+            return []
         try:
             claimed = await self.work.claim_by_id(self.worker_id, ids)
         except BaseException:

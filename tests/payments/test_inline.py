@@ -142,6 +142,27 @@ async def test_a_repeated_payment_returns_the_settled_one(inlined, default, api)
     assert default.received == [body["correlationId"]]
 
 
+@pytest.mark.parametrize("takes", [["payments"], ["payments/default"]])
+async def test_a_payment_that_a_pool_takes_is_left_to_its_workers(inlined, default, api, takes):
+    await Worker.async_objects.acreate(queue="payments", hostname="elsewhere", pid=1, pool="cheap", takes=takes)
+
+    code, body, _ = await pay(api, Prefer="wait=1")
+
+    assert (code, body["status"]) == (202, "queued")
+    assert default.received == []
+
+
+async def test_a_payment_that_pools_leave_is_inline(inlined, default, api):
+    await Worker.async_objects.acreate(
+        queue="payments", hostname="elsewhere", pid=1, pool="dear", takes=["payments/fallback", "jobs"]
+    )
+
+    code, body, _ = await pay(api)
+
+    assert (code, body["status"]) == (200, "succeeded")
+    assert default.received == [body["correlationId"]]
+
+
 # -- Where it cannot ---------------------------------------------------------------------------------------------
 
 
