@@ -48,7 +48,7 @@ class New(NamedTuple):
 
 async def spread() -> None:
     """One round: a slice of events for each group of endpoints that has not read them yet, and a batch of owed callbacks."""
-    found = [New(*row) for row in await database.fetch(_new(tuple(SOURCES)), {"limit": GROUPS})]
+    found = [New(*row) for row in await database.fetch(_new(), {"limit": GROUPS})]
     for new in found:
         source = SOURCES[new.source]
         if new.tenant is None:
@@ -60,13 +60,15 @@ async def spread() -> None:
         await asyncio.sleep(LOOK_EVERY)
 
 
+def _new() -> str:
+    """One statement that looks for new events and owed callbacks of all sources."""
+    return _joined(tuple((name, one.unread, one.owed) for name, one in SOURCES.items()))
+
+
 @cache
-def _new(names: tuple[str, ...]) -> str:
-    """One statement that looks for new events and owed callbacks of these sources."""
-    sources = {name: SOURCES[name] for name in names}
-    parts = [database.filled(SQL, "new_of_source", source=name, unread=one.unread) for name, one in sources.items()]
-    owing = {name: one.owed for name, one in sources.items() if one.owed}
-    parts += [database.filled(SQL, "owed_of_source", source=name, owed=owed) for name, owed in owing.items()]
+def _joined(sources: tuple[tuple[str, str, str], ...]) -> str:
+    parts = [database.filled(SQL, "new_of_source", source=name, unread=unread) for name, unread, _ in sources]
+    parts += [database.filled(SQL, "owed_of_source", source=name, owed=owed) for name, _, owed in sources if owed]
     return reduce(lambda one, other: database.filled(SQL, "and_new", one=one, other=other), parts)
 
 

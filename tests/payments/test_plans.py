@@ -284,7 +284,7 @@ ASKED: dict[str, tuple] = {
     "inbound/is_known": (SQL["inbound"]["is_known"], {**ONE, "correlation": named(20000), "reference": "re_none"}, 5),
     "inbound/subject": (SQL["inbound"]["subject"], ONE, 5),
     "webhooks/unread": (SQL["webhooks"]["unread"], {"limit": 10}, 10010),
-    "outbound/and_new": (fanout._new(("payments", "jobs")), {"limit": 10}, 20020),
+    "outbound/and_new": (fanout._new(), {"limit": 10}, 20020),
     "settlement/slice": (SQL["settlement"]["slice"], {"tenant": TENANT, "zone": "UTC", "after": 0, "start": AT, "until": LATER, "limit": 10}, 40, True),
     "outbound/receivers": (SQL["outbound"]["receivers"], {"tenant": [TENANT], "uuid": [named(1)], "origin": ["https://example.com"]}, 5),
     "outbound/lock": (SQL["outbound"]["lock"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "after": 20000}, 5),
