@@ -126,6 +126,7 @@ async def test_the_spill_waits(alarm: Alarm, server_of_its_own: embedded.Postgre
     await stop(server_of_its_own)
     await intake.submit(order(shop))
     await eventually(is_away)
+    await eventually(metrics.SPILL_RECORDS.labels("payment")._value.get)
     await alert.fires()
 
     await asyncio.to_thread(server_of_its_own.start)
