@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -158,6 +159,33 @@ async def test_without_a_hint_the_next_poll_finds_the_payment(tenant, processor,
         await until_settled(tenant, within=20.0)
 
         await eventually(lambda: _listeners())
+
+
+async def test_a_drain_without_open_rows_asks_for_them_and_claims_nothing(tenant, monkeypatch):
+    monkeypatch.setattr(draining, "POLL", 0.02)
+    looks: list[bool] = []
+    claims: list[int] = []
+    look, due = draining.Drain._expects_work, PaymentWork.due
+
+    async def counted_look(drain: draining.Drain) -> bool:
+        looks.append(await look(drain))
+        return looks[-1]
+
+    async def counted_due(work: PaymentWork, conn: Any) -> list[Any]:
+        claims.append(len(looks))
+        return await due(work, conn)
+
+    monkeypatch.setattr(draining.Drain, "_expects_work", counted_look)
+    monkeypatch.setattr(PaymentWork, "due", counted_due)
+    async with at_work():
+        await eventually(lambda: False in looks)
+        first = len(looks)
+        await eventually(lambda: len(looks) > first + 5)
+
+        assert [at for at in claims if at > first] == []
+
+        await accept(tenant)
+        await eventually(lambda: [at for at in claims if at > first] != [])
 
 
 LISTENING = "datname = current_database() AND query LIKE 'LISTEN %%' AND pid <> pg_backend_pid()"
