@@ -22,6 +22,7 @@ from queueing.work.inline import Result
 from registry.data import database
 from registry.edge import status
 from registry.models import Flag, Tenant
+from registry.servers.plan import APPLICATION
 from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_tenant
 from tests.settling import accept, payments, settle_all, tries, until_settled
@@ -300,7 +301,7 @@ async def web() -> AsyncIterator[Any]:
             f"postgres://{facts['USER']}:{facts.get('PASSWORD') or ''}@{facts['HOST']}:{facts['PORT']}/{facts['NAME']}"
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "registry.servers.serve", str(handle)),
+            *(sys.executable, "-m", "registry.servers.serve", str(handle), APPLICATION),
             cwd=PROJECT,
             env={**os.environ, "DATABASE_URL": url, "LOG_LEVEL": "WARNING"},
             pass_fds=[handle],

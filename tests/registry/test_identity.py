@@ -20,6 +20,7 @@ from queueing.work import rq_queues
 from registry import migrations
 from registry.data import channels, identity, rates
 from registry.data.loop import PerLoop
+from registry.data.postgresql.base import DatabaseWrapper
 
 
 @pytest.fixture
@@ -42,8 +43,9 @@ def as_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every thread: each has a connection of its own, and `cron` asks for the name in another one than the test's."""
     real = connection.get_connection_params()
-    monkeypatch.setattr(connection, "get_connection_params", lambda: real | {"port": 1})
+    monkeypatch.setattr(DatabaseWrapper, "get_connection_params", lambda _: real | {"port": 1})
 
 
 # -- The name ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from registry.servers.listening import listen
+from registry.servers.plan import APPLICATION
 from registry.servers.processes import holds_within
 from tests.bed.running import LIMIT, PROJECT, clean_environment
 
@@ -26,7 +27,7 @@ def test_a_web_process_that_is_stopped_while_it_starts_gives_the_port_free_at_on
     environ |= {**servers, "PYTHONPATH": f"{tmp_path}{os.pathsep}{environ['PYTHONPATH']}"}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "registry.servers.serve", str(listener.fileno())]
+        command = [sys.executable, "-m", "registry.servers.serve", str(listener.fileno()), APPLICATION]
         web = subprocess.Popen(command, cwd=PROJECT, env=environ, pass_fds=[listener.fileno()])
     try:
         assert holds_within(LIMIT, (tmp_path / "slow_app.imported").exists)
