@@ -25,10 +25,11 @@ from tests.conftest import Api, at_work, eventually, make_key
 from tests.factories import in_thread, make_processor
 from tests.payments.refunding import draining
 from tests.settling import settle_due
-from tests.test_documents import FAILING, IN_ORDER, bash, blocks
+from tests.test_documents import FAILING, bash, blocks
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / "docs" / "quickstart"
+PAGE = "docs/quickstart.md"
 CREATE, REGISTER = "http://127.0.0.1:8000/payments ", "http://127.0.0.1:8000/webhook-endpoints "
 BUY, KIT = "curl -i -X POST http://127.0.0.1:5000/buy", "manage.py webhook test "
 STARTS = {"python": "docs/quickstart/shop.py", "node": "docs/quickstart/shop.mjs"}
@@ -36,7 +37,7 @@ STARTS = {"python": "docs/quickstart/shop.py", "node": "docs/quickstart/shop.mjs
 
 def block(*parts: str) -> str:
     """The only block of the page with all of these parts."""
-    [found] = [text for file, text in blocks() if file == IN_ORDER and all(part in text for part in parts)]
+    [found] = [text for file, text in blocks() if file == PAGE and all(part in text for part in parts)]
     return found
 
 
@@ -201,14 +202,14 @@ async def test_an_order_that_there_is_not_is_an_error_and_no_shipment(shop: Shop
 
 
 def test_every_block_of_curl_on_the_page_is_run_here():
-    assert [text for file, text in blocks() if file == IN_ORDER and "curl " in text] == [
+    assert [text for file, text in blocks() if file == PAGE and "curl " in text] == [
         block("curl ", CREATE), block("curl ", REGISTER), block(BUY)
     ]  # fmt: skip
 
 
 def test_the_code_on_the_page_is_the_code_of_the_shops():
     for language, file in (("python", "shop.py"), ("js", "shop.mjs")):
-        shown = [text for name, text in blocks(language) if name == IN_ORDER]
+        shown = [text for name, text in blocks(language) if name == PAGE]
 
         assert len(shown) >= 3
         assert [text for text in shown if text not in (FOLDER / file).read_text()] == []
@@ -218,5 +219,5 @@ async def test_the_first_payment_is_answered_as_the_page_shows(server: str, tena
     key = await make_key(tenant)
     done = await bash(f"REGISTRY_KEY={key}\n{block(CREATE).replace('http://127.0.0.1:8000', server)}")
 
-    [shown] = [text for file, text in blocks("json") if file == IN_ORDER]
+    [shown] = [text for file, text in blocks("json") if file == PAGE]
     assert re.findall(r'"(\w+)":', done.stdout) == re.findall(r'"(\w+)":', shown)

@@ -54,7 +54,11 @@ def connection_parameters() -> dict[str, Any]:
 def session_parameters() -> dict[str, Any] | None:
     """Parameters of a connection that keeps its session, as LISTEN needs it: past a pooler in transaction mode. None where no
     address but the pooler's is known."""
-    parameters = connection_parameters()
+    return past_pooler(connection_parameters())
+
+
+def past_pooler(parameters: dict[str, Any]) -> dict[str, Any] | None:
+    """The same database past a pooler in transaction mode; as they are where there is none."""
     if not settings.DB_TRANSACTION_POOLING:
         return parameters
     if not settings.DATABASE_DIRECT:

@@ -1,7 +1,8 @@
 """Migrations of one database by several hosts that start at once: one migrates, the others wait for it and say so.
 
-The lock is an advisory lock of a transaction: it ends with its connection, and passes PgBouncer. The table of leases would not do,
-because the first migration makes it.
+The lock is an advisory lock of a transaction: it ends with its connection. It goes past PgBouncer where DATABASE_DIRECT_URL says
+how, because only PostgreSQL itself can be told to look after a host that lost its power; else it passes through PgBouncer. The table
+of leases would not do, because the first migration makes it.
 """
 
 import logging
@@ -33,8 +34,12 @@ OPTIONS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepali
 def migrating_alone(wrapper: BaseDatabaseWrapper) -> Iterator[None]:
     """Hold the lock while the block runs. Raises CommandError after MIGRATION_LIMIT."""
     parameters: dict[str, Any] = wrapper.get_connection_params()
-    own = {key: value for key, value in parameters.items() if key not in ("cursor_factory", "prepare_threshold")}
-    own |= {"options": OPTIONS, "connect_timeout": CONNECT_LIMIT, "application_name": _name()}
+    session = database.past_pooler(parameters)
+    own = {key: value for key, value in (session or parameters).items() if key != "cursor_factory"}
+    # Each try may be on another session of a pooler, which does not know what was prepared on the one before.
+    own |= {"prepare_threshold": None, "connect_timeout": CONNECT_LIMIT, "application_name": _name()}
+    if session:  # a pooler refuses them
+        own |= {"options": OPTIONS}
     with psycopg.connect(**own) as conn:
         _wait(conn)
         yield

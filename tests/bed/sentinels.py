@@ -19,6 +19,7 @@ from tests.bed.template import empty_folder
 
 NAME = "payments"  # of the master
 LIMIT = 30.0  # seconds until the Sentinels know each other and both servers
+IN_STEP = 200  # milliseconds for a replica to have a write
 DOWN_AFTER = 1000  # milliseconds without an answer, after which a Sentinel takes a server for dead
 
 CONFIGURATION = """\
@@ -107,13 +108,17 @@ class Sentinels:
         return None
 
     def follows(self) -> bool:
-        """Whether the other server is a replica that is in step."""
+        """Whether the other server is a replica that is in step: it has what the master has just written. One that the master
+        calls online may not acknowledge anything yet."""
         master = self.master()
         if not master:
             return False
-        with self.client(master.port) as client:
-            replica = client.info("replication").get("slave0", {})
-            return replica.get("state") == "online" and self._know_each_other()
+        try:
+            with self.client(master.port) as client:
+                client.set("in-step", secrets.token_hex(8))
+                return client.wait(1, IN_STEP) == 1 and self._know_each_other()
+        except redis.RedisError:  # it has just become a replica
+            return False
 
     def bring_back(self, server: embedded.Valkey) -> None:
         """A server that was struck runs again; the Sentinels make it a replica."""

@@ -18,6 +18,7 @@ from tests.bed.standby import Pair, thaw
 from tests.chaos.sender import Sender
 from tests.chaos.service import RETURN, Service
 from tests.chaos.verdict import faults
+from tests.depth import DEEP
 from tests.waiting import SCALE, eventually
 
 AT_MOST = 1.0 * SCALE  # seconds for an answer, whatever PostgreSQL does
@@ -115,6 +116,7 @@ async def test_a_killed_primary_loses_nothing_and_delays_no_accept_by_a_second(s
     await verdict(service, sender, what="kill -9", back=back)
 
 
+@pytest.mark.skipif(not DEEP, reason="most of a minute: part of the deep run")
 async def test_a_frozen_primary_is_left_for_the_new_one_and_not_used_when_it_comes_back(service: PairedService):
     await asyncio.to_thread(service.pair.follow)  # the one that was killed
     sender = TimedSender(service)
@@ -132,6 +134,7 @@ async def test_a_frozen_primary_is_left_for_the_new_one_and_not_used_when_it_com
     await verdict(service, sender, what="SIGSTOP, and SIGCONT after the promotion", back=back)
 
 
+@pytest.mark.skipif(not DEEP, reason="half a minute: part of the deep run")
 async def test_a_planned_switch_loses_nothing(service: PairedService):
     await asyncio.to_thread(service.pair.follow)
     sender = TimedSender(service)

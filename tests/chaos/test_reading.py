@@ -16,6 +16,7 @@ from tests.bed.standby import thaw
 from tests.chaos.service import RETURN
 from tests.chaos.test_failover import AFTER, BEFORE, PairedService, TimedSender, paired, whole
 from tests.chaos.verdict import faults, until_settled
+from tests.depth import DEEP
 from tests.waiting import SCALE, eventually
 
 BEHIND = 50  # payments that the standby lacks when it takes over
@@ -104,6 +105,7 @@ async def contains(session: aiohttp.ClientSession, name: str) -> bool:
     return name in await ids(session) and name in await exported(session)
 
 
+@pytest.mark.skipif(not DEEP, reason="a server that hangs and one that ends: part of the deep run")
 async def test_a_replica_that_hangs_or_ends_delays_a_list_by_a_moment(
     service: PairedService, session: aiohttp.ClientSession
 ):
@@ -135,6 +137,7 @@ async def test_a_replica_that_hangs_or_ends_delays_a_list_by_a_moment(
 # -- It takes over -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not DEEP, reason="half a minute: part of the deep run")
 async def test_an_asynchronous_standby_lacks_what_it_had_not_received_and_senders_repeat_it_without_a_second_booking(
     service: PairedService,
 ):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from registry.data import clock, clock_watch
+from tests.depth import DEEP
 from tests.hosts.estate import Estate, Host, estate
 
 WRONG = 60  # seconds
@@ -63,6 +64,7 @@ def test_a_server_that_answers_late_is_not_taken_for_one_with_another_clock():
 # -- Hosts -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not DEEP, reason="a minute: part of the deep run")
 async def test_hosts_whose_clocks_are_two_minutes_apart_do_what_one_host_would():
     async with estate() as site:
         ahead = site.host("ahead", clock=WRONG).up()

@@ -5,6 +5,9 @@ import time
 from collections import Counter
 from urllib.error import URLError
 
+import pytest
+
+from tests.depth import DEEP
 from tests.hosts.estate import LIMIT, Estate, Host, estate
 from tests.waiting import eventually
 
@@ -52,6 +55,7 @@ def migrate_by_adding(site: Estate) -> None:
     site.sql("CREATE TABLE registry_later (id bigserial PRIMARY KEY, name text NOT NULL)")
 
 
+@pytest.mark.skipif(not DEEP, reason="two minutes: part of the deep run")
 async def test_hosts_are_upgraded_one_after_the_other_and_every_payment_is_accepted_and_booked_once():
     async with estate() as site:
         first, second = (site.host(name, REGISTRY_VERSION="1") for name in ("first", "second"))

@@ -18,6 +18,7 @@ from queueing.work.entry import chore
 from registry.data import channels, rates, redis_health, redis_servers
 from registry.servers import embedded
 from tests.bed.sentinels import Sentinels, freeze, kill, sentinels, thaw
+from tests.depth import DEEP
 from tests.waiting import SCALE, eventually
 
 WITHIN = 5.0 * SCALE  # seconds from the end of the master until every use works with the new one
@@ -107,7 +108,17 @@ async def test_every_use_works_through_the_sentinels(here: Sentinels):
         assert redis_servers.is_replicated(here.url)
 
 
-@pytest.mark.parametrize("strike", [kill, freeze], ids=["killed", "frozen"])
+@pytest.mark.parametrize(
+    "strike",
+    [
+        pytest.param(kill, id="killed"),
+        pytest.param(
+            freeze,
+            id="frozen",
+            marks=pytest.mark.skipif(not DEEP, reason="a second failover: part of the deep run"),
+        ),
+    ],
+)
 async def test_a_new_master_serves_every_use_within_seconds(
     here: Sentinels, strike: Callable[[embedded.Valkey], object]
 ):

@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack
 
 import psycopg
 import pytest
+from django.core.management import CommandError
 from django.db import connection
 from psycopg import AsyncConnection
 
 from queueing.work import waking
 from registry.data import database, db_breaker, pooling
 from registry.errors import Unavailable
+from registry.management import migrating
 from registry.settings.addresses import postgres
 from tests.bed.pgbouncer import PgBouncer, is_installed, pgbouncer
 from tests.conftest import Api
@@ -91,7 +93,7 @@ async def test_two_thousand_clients_share_forty_connections_of_the_server(throug
         asking = asyncio.gather(*(ask(one) for one in opened))
         paid = [await api.pay()]
         while not asking.done():
-            most = max(most, await asyncio.to_thread(connections_of_the_server))
+            most = max(most, await asyncio.to_thread(connections_of_the_server, through))
             paid.append(await api.pay())
         await asking
         asked = time.monotonic() - began
@@ -102,16 +104,18 @@ async def test_two_thousand_clients_share_forty_connections_of_the_server(throug
     )
 
     assert [one["correlationId"] for one in found] == [one["correlationId"] for one in paid]
+    assert int(parameters["port"]) == through.port
     assert 1 < most <= SERVERS
 
 
-def connections_of_the_server() -> int:
-    """Those of this database, without the test's own."""
+def connections_of_the_server(pooler: PgBouncer) -> int:
+    """Sessions of the server that came through the pooler: the test's own, of its threads and fixtures, go past it."""
+    with pooler.console() as console, console.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        ports = [row["local_port"] for row in cursor.execute("SHOW SERVERS").fetchall()]
     with psycopg.connect(url_of_test_database()) as own:
         row = own.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend' AND pid <> ALL(%s)",
-            [[connection.connection.info.backend_pid] if connection.connection else []],
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND client_port = ANY(%s)",
+            [ports],
         ).fetchone()
     return row[0]
 
@@ -208,3 +212,22 @@ def test_up_warns_of_a_pooler_that_the_settings_do_not_name_and_of_one_without_l
 
     assert (undeclared, nobody, without_direct) == ([pooling.UNDECLARED], [], [pooling.NO_LISTEN])
     assert unlimited == [pooling.UNLIMITED]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["past-it", "through-it"])
+def test_one_host_migrates_at_a_time_behind_a_pooler(pooler, settings, monkeypatch, direct: bool):
+    settings.DB_TRANSACTION_POOLING = True
+    settings.DATABASE_DIRECT = postgres("DATABASE_DIRECT_URL", pooler.direct_url) if direct else {}
+    where = connection.settings_dict
+    for name, value in (("HOST", "127.0.0.1"), ("PORT", pooler.port)):
+        monkeypatch.setitem(where, name, value)
+    monkeypatch.delitem(where["OPTIONS"], "options", raising=False)
+    monkeypatch.setattr(migrating, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(migrating, "MIGRATION_LIMIT", 0.5)
+
+    with migrating.migrating_alone(connection):
+        with pytest.raises(CommandError, match=r"another host has been migrating .* registry migrates on"):
+            with migrating.migrating_alone(connection):
+                raise AssertionError("it has the lock")
+    with migrating.migrating_alone(connection):  # it was given back
+        pass
