@@ -20,6 +20,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg_pool import PoolTimeout
 
 from registry.data import faults, refusals
+from registry.data.addresses import OWN
 from registry.data.faults import Fault
 from registry.data.loop import PerLoop
 from registry.data.orm import new_connection as new_connection
@@ -28,7 +29,6 @@ from registry.data.orm import release as release
 from registry.data.pool import AWAY_WAIT, Pool
 from registry.data.statements import statements as statements
 from registry.errors import Unavailable
-from registry.settings.addresses import OWN
 from registry.telemetry import metrics, slow
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from registry.settings.addresses import sentinels
+from registry.data.addresses import sentinels
 
 SENTINEL_LIMIT = 0.3  # seconds for one Sentinel: the next one is asked after that
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from registry.settings.addresses import django_database, postgres, primary, redis, replica, rq_queue
+from registry.data.addresses import django_database, postgres, primary, redis, replica, rq_queue
 from registry.settings.secret_keys import secret_key, secret_key_fallbacks
 from registry.settings.variables import (
     emails,

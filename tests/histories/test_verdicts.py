@@ -1,11 +1,14 @@
 """Each seed ends with a verdict, whatever happens in its run, and what was recorded is kept where it failed."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.bed.running import PROJECT, clean_environment
 from tests.histories import __main__ as command
 from tests.histories import entries
 from tests.histories.__main__ import Runs
@@ -60,3 +63,10 @@ def test_the_seconds_of_all_strikes_are_one_sum():
         phases.begin(what, under=under)
 
     assert (phases.now, str(phases)) == ("healing", "starting 3, strikes 9, healing 1")
+
+
+@pytest.mark.parametrize("program", ["tests.histories", "tests.chaos"])
+def test_a_program_that_starts_services_needs_no_servers_itself(program: str):
+    asked = subprocess.run([sys.executable, "-m", program, "--help"], cwd=PROJECT, env=clean_environment())
+
+    assert asked.returncode == 0

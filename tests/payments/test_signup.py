@@ -481,7 +481,7 @@ async def test_emails_are_sent_if_there_is_a_mail_server(ann, settings, mailoutb
     [letter] = await eventually(lambda: mailoutbox)
 
     assert letter.to == ["bob@example.com"]
-    assert path in letter.body
+    assert path.partition(":")[0] in letter.body  # the rest is signed with the time
 
 
 async def test_a_tenant_sends_a_limited_number_of_emails_a_day(ann, settings, mailoutbox, monkeypatch):

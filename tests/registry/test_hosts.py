@@ -17,9 +17,9 @@ from django.db import connection as django_connection
 from psycopg import AsyncConnection
 
 from registry.data import database, db_breaker, hosts
+from registry.data.addresses import django_database, postgres, primary
 from registry.servers import embedded
 from registry.servers.binaries import find_postgres
-from registry.settings.addresses import django_database, postgres, primary
 from tests.bed.standby import Pair, thaw
 from tests.bed.template import empty_folder, fill_postgres
 from tests.servers import other_pool

@@ -15,9 +15,9 @@ from psycopg import AsyncConnection
 
 from queueing.work import waking
 from registry.data import database, db_breaker, pooling
+from registry.data.addresses import postgres
 from registry.errors import Unavailable
 from registry.management import migrating
-from registry.settings.addresses import postgres
 from tests.bed.pgbouncer import PgBouncer, is_installed, pgbouncer
 from tests.conftest import Api
 from tests.servers import other_pool, own_server
