@@ -264,6 +264,30 @@ async def test_a_drain_waits_during_an_outage_of_the_database_and_then_continues
     assert (lines, total) == (450, 0)
 
 
+async def test_an_idle_drain_outlives_an_outage_of_the_database(tenant, default, monkeypatch):
+    monkeypatch.setattr(database.pools.get(), "reconnect_timeout", PATIENCE_OF_THE_POOL)
+    monkeypatch.setattr(draining, "RETRY", 0.1)
+    monkeypatch.setattr(draining, "POLL", 0.02)
+    answers: list[bool] = []
+    look = Drain._expects_work
+
+    async def noted(drain: Drain) -> bool:
+        drain._listening = True  # the end of that connection is not known yet
+        answers.append(await look(drain))
+        return answers[-1]
+
+    monkeypatch.setattr(Drain, "_expects_work", noted)
+    async with at_work() as drain:
+        await eventually(lambda: False in answers)
+        async with database_away():
+            await eventually(lambda: answers[-1])  # it cannot know
+        await eventually(lambda: not db_breaker.current().away, within=20.0)
+        assert not drain.stopping
+
+        await accept(tenant)
+        await until_settled(tenant, within=15.0)
+
+
 async def test_a_drain_whose_connections_are_cut_again_and_again_loses_nothing(tenant, processor):
     async with at_work(), at_work():
         for _ in range(4):
