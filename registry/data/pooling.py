@@ -21,7 +21,7 @@ NO_LISTEN = "DATABASE_DIRECT_URL is not set: workers poll five times a second in
 
 
 def warnings() -> list[str]:
-    """What is wrong with the way to the database, one sentence each. For a thread, not for the loop."""
+    """Warnings about a pooler between the service and PostgreSQL, one sentence each. It blocks: call it in a thread."""
     with connection.cursor() as cursor:
         # A pooler names a process of its own at the start of a session, so that it can pass on a request to cancel.
         announced = cursor.connection.info.backend_pid

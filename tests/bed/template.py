@@ -102,7 +102,7 @@ def _copy_original() -> list[Any]:
 
 
 def end_pooled_sessions(*databases: str) -> None:
-    """End what a pooler keeps open: nobody can copy, rename or drop a database meanwhile."""
+    """End the connections that a pooler keeps open to a database: while there are any, it cannot be copied, renamed or dropped."""
     if direct := os.environ.get("DATABASE_DIRECT_URL"):
         with psycopg.connect(direct, dbname="postgres", autocommit=True) as server:
             server.execute(

@@ -19,7 +19,7 @@ HOUR = 3600
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What has run of the one chore that there is, each hour."""
+    """The runs of the only registered chore, which is due every hour."""
     done: list[str] = []
 
     async def work() -> None:

@@ -7,7 +7,7 @@ SET LOCAL idle_in_transaction_session_timeout = 0;
 SELECT pg_try_advisory_xact_lock(x'7265676973747279'::bigint);
 
 -- name: holder
--- Who has it, by the name that the session gave itself.
+-- The host that holds the lock of migrations, by the application_name of its session.
 SELECT a.application_name
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
