@@ -70,6 +70,12 @@ async def admin(context: Context, task: Task) -> str:
     return task.text
 
 
+@kind("test.internal", input=Task, runs="loop", public=False)
+async def internal(context: Context, task: Task) -> str:
+    """Submitted by the product itself only."""
+    return task.text
+
+
 @kind("test.block", input=Task, runs="loop", attempts=2)
 async def block(context: Context, task: Task) -> None:
     """Block the event loop: what no function on the loop may do."""
