@@ -3,7 +3,9 @@
 import asyncio
 import os
 import random
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -148,6 +150,21 @@ async def garbled(context: Context, task: Task) -> None:
 async def slow(context: Context, task: Task) -> None:
     """Ask the database for more than it does within its time limit."""
     raise Unavailable("the database did not answer in time") from psycopg.errors.QueryCanceled()
+
+
+@kind("test.stubborn", input=Task, runs="loop", attempts=1)
+async def stubborn(context: Context, task: Task) -> None:
+    """Go on whatever happens: what no function on the loop may do."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@kind("test.exit", input=Task, runs="loop", attempts=1)
+async def leave(context: Context, task: Task) -> None:
+    """Leave the interpreter, at once or later."""
+    await asyncio.sleep(task.seconds)
+    sys.exit(3)
 
 
 @kind("test.stall", input=Task, runs="loop", attempts=2)
