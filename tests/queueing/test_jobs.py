@@ -126,6 +126,13 @@ async def test_a_batch_has_one_verdict_per_item(api: Api) -> None:
     assert [one["error"]["errors"][0]["field"] for one in results[1:4]] == ["kind", "input.steps", "priority"]
 
 
+async def test_only_what_is_wrong_with_a_batch_is_named(api: Api) -> None:
+    async with api.post("/jobs/batch", json={"items": [{"kind": "test.echo"}], "colour": "red"}) as response:
+        refusal = await response.json()
+
+    assert [error["field"] for error in refusal["errors"]] == ["colour"]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "field"),
     [
