@@ -64,6 +64,18 @@ async def one(context: Context, task: Task) -> str:
     return task.text
 
 
+@kind("test.each", input=Task, runs="loop", tenant_concurrency=1)
+async def each(context: Context, task: Task) -> str:
+    """One at a time of each tenant."""
+    return task.text
+
+
+@kind("test.rated", input=Task, runs="loop", rate=0.01, concurrency=3)
+async def rated(context: Context, task: Task) -> str:
+    """A start every 100 seconds, three at a time."""
+    return task.text
+
+
 @kind("test.admin", input=Task, runs="loop", scope="admin")
 async def admin(context: Context, task: Task) -> str:
     """For keys with the scope admin."""
