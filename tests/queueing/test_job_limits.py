@@ -6,6 +6,7 @@ import pytest
 
 from queueing.jobs.decisions import JobClaim
 from queueing.jobs.work import JobWork
+from queueing.models import JobLimit
 from registry.data import database
 from tests.conftest import Api
 from tests.queueing.test_jobs import submit
@@ -18,10 +19,8 @@ async def claim(work: JobWork, *, worker: int = 1) -> list[JobClaim]:
 
 async def time_passes(kind: str) -> None:
     """As long as the rate of the kind asks for between two starts."""
-    await database.fetch(
-        "UPDATE queueing_joblimit SET next_start_at = now() - interval '1 ms' WHERE kind = %(kind)s RETURNING kind",
-        {"kind": kind},
-    )
+    past = await database.fetch("SELECT now() - interval '1 ms'")
+    await JobLimit.async_objects.aupdate_or_create(kind=kind, defaults={"next_start_at": past[0][0]})
 
 
 async def test_each_tenant_has_as_many_jobs_of_a_kind_at_once_as_the_kind_allows(api: Api, stranger: Api) -> None:
@@ -51,13 +50,12 @@ async def test_a_rate_puts_starts_off_and_leaves_all_places_of_the_kind(api: Api
     async with database.own_connection():
         running: list[JobClaim] = []
         for worker in workers:
-            started, too_soon = (
-                await claim(works[worker], worker=worker),
-                await claim(works[worker], worker=worker),
-            )
+            await time_passes("test.rated")
+            started = await claim(works[worker], worker=worker)
+            too_soon = await claim(works[worker], worker=worker)
             assert (len(started), too_soon) == (1, [])
             running += started
-            await time_passes("test.rated")
+        await time_passes("test.rated")
         full = await claim(works[workers[0]], worker=workers[0])
         for worker, job in zip(workers, running, strict=True):
             await works[worker].run([job])
