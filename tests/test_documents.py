@@ -347,6 +347,11 @@ async def bash(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("file", sorted((PROJECT / "docs" / "decisions").glob("[0-9]*.md")), ids=lambda file: file.name)
+def test_a_decision_has_the_number_of_its_file(file: Path):
+    assert file.read_text().startswith(f"# {int(file.name[:3])}. ")
+
+
 @pytest.mark.parametrize("program", ["tests.chaos", "tests.histories", "sandbox", "bench"])
 def test_a_program_that_takes_too_long_for_a_test_can_be_started(program: str):
     done = subprocess.run(

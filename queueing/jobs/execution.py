@@ -1,12 +1,13 @@
 """Run one attempt of a job: its function on the worker's loop, or in a child process."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 
 from queueing.jobs import secrets
 from queueing.jobs.decisions import JobClaim
-from queueing.jobs.kinds import Kind
+from queueing.jobs.kinds import Context, Kind
 from queueing.jobs.processes import outcomes, output
 from queueing.jobs.processes.children import Children
 from queueing.jobs.processes.outcomes import Canceled, Failed, Interrupted, Outcome
@@ -56,7 +57,7 @@ async def _on_loop(job: RunningJob, kind: Kind, content: bytes) -> Outcome:
         return outcomes.of_bad_input(error)
     connection = database.new_connection()
     try:
-        running = asyncio.Task(kind.function(job, given), loop=asyncio.get_running_loop(), eager_start=True)
+        running = asyncio.Task(_called(kind, job, given), loop=asyncio.get_running_loop(), eager_start=True)
         if not running.done():  # it waits for something, so it needs a timer
             timer = asyncio.timeout(job.claim.timeout)
             try:
@@ -69,6 +70,13 @@ async def _on_loop(job: RunningJob, kind: Kind, content: bytes) -> Outcome:
         return outcomes.of_value(running.result())
     finally:
         await connection.close()
+
+
+async def _called(kind: Kind, context: Context, given: Any) -> Any:
+    try:
+        return await kind.function(context, given)
+    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end the loop, and all jobs of the worker with it
+        raise RuntimeError(f"the function wanted to end the process: {error!r}") from error
 
 
 async def _in_process(job: RunningJob, kind: Kind, content: bytes, children: Children) -> Outcome:

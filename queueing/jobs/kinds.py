@@ -165,9 +165,9 @@ def is_guarded(name: str) -> bool:
     return scope_of(name) not in ("read", DEFAULT_SCOPE)
 
 
-def named(name: str) -> Kind:
-    """The kind of this name. Raises Invalid (422) naming the field and the kinds that exist."""
-    if found := KINDS.get(name):
+def named(name: str, *, public: bool = False) -> Kind:
+    """The kind of this name; `public`: one that requests may submit. Raises Invalid (422) naming the field and the kinds that exist."""
+    if (found := KINDS.get(name)) and (found.public or not public):
         return found
     known = ", ".join(sorted(name for name, one in KINDS.items() if one.public))
     raise Invalid(errors=[{"field": "kind", "message": f"there is no kind {name[:100]!r}; there are {known}"}])

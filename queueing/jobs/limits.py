@@ -26,11 +26,11 @@ async def allowed(conn: AsyncConnection, kinds: Sequence[str], quotas: Quotas) -
         await database.rows(conn, SQL["add_limits"], {"kinds": kinds})
         locked = await database.rows(conn, SQL["limits"], {"kinds": kinds})
     slots = await database.rows(conn, SQL["slots"], {"kinds": kinds})
-    free = {kind: _free(KINDS[kind], wait) for kind, wait in locked}
-    of_tenant: Counter[tuple[int, str]] = Counter()
-    for kind, tenant, count in slots:
-        free[kind] -= count if KINDS[kind].concurrency is not None else 0
-        of_tenant[tenant, kind] = count
+    of_tenant = Counter({(tenant, kind): count for kind, tenant, count in slots})
+    running = Counter[str]()
+    for kind, _, count in slots:
+        running[kind] += count
+    free = {kind: min(_starts(KINDS[kind], wait), _places(KINDS[kind], running[kind])) for kind, wait in locked}
     lowered: Quotas = {}
     for (tenant, name), quota in quotas.items():
         if name in free:
@@ -46,12 +46,16 @@ UNLIMITED = 10**9
 BURST = 0.1  # seconds of a rate that one claim takes at once: claims are some milliseconds apart
 
 
-def _free(kind: Kind, wait: float) -> int:
-    """How many more jobs of a kind may start now; `wait`: seconds until its rate allows the next one."""
-    if kind.rate is not None:
-        starts = max(1, int(kind.rate * BURST))
-        return 0 if wait > 0 else min(starts, kind.concurrency or starts)
-    return UNLIMITED if kind.concurrency is None else kind.concurrency
+def _starts(kind: Kind, wait: float) -> int:
+    """How many jobs of a kind its rate lets start now; `wait`: seconds until it allows the next one."""
+    if kind.rate is None:
+        return UNLIMITED
+    return 0 if wait > 0 else max(1, int(kind.rate * BURST))
+
+
+def _places(kind: Kind, running: int) -> int:
+    """How many more jobs of a kind may run at once."""
+    return UNLIMITED if kind.concurrency is None else kind.concurrency - running
 
 
 async def hold(conn: AsyncConnection, kinds: Sequence[str], claims: Sequence[JobClaim]) -> None:

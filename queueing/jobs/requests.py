@@ -22,6 +22,7 @@ from registry.tenants.access import Principal
 LARGEST_INPUT = 64 * 1024  # bytes
 LATEST_RUN = timedelta(days=3653)  # from now
 EARLIEST_RUN = datetime(2000, 1, 1, tzinfo=UTC)  # an earlier time means this one: some have no equivalent in UTC
+SHORTEST_TIMEOUT = 0.001  # seconds: time-outs are stored in milliseconds
 RESULT_TTL = 7 * 24 * 3600  # seconds
 LONGEST_TTL = 366 * 24 * 3600  # seconds
 MOST_ATTEMPTS = 100
@@ -39,7 +40,9 @@ class JobOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     )
     priority: Annotated[int, Meta(ge=0, le=9, description="9 is the highest")] = 0
     max_attempts: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS)] | None = None
-    timeout: Annotated[float, Meta(gt=0, le=LONGEST_TIMEOUT, description="seconds of one attempt")] | None = None
+    timeout: (
+        Annotated[float, Meta(ge=SHORTEST_TIMEOUT, le=LONGEST_TIMEOUT, description="seconds of one attempt")] | None
+    ) = None
     result_ttl: Annotated[int, Meta(ge=0, le=LONGEST_TTL, description="seconds that the result is kept")] = RESULT_TTL
     callback_url: Annotated[str, Meta(max_length=2000, description="gets a signed webhook once the job is over")] = ""
 
@@ -72,7 +75,7 @@ async def checked(request: JobRequest, principal: Principal, idempotency_key: st
 
 async def prepared(options: JobOptions, principal: Principal, *, id: UUID, faults: Faults) -> NewJob:
     """A job with these options and this id. Raises as `checked` does; `faults` are those found before."""
-    kind = kinds.named(options.kind)
+    kind = kinds.named(options.kind, public=True)
     principal.require(kind.scope)
     content = msgspec.json.encode(options.input)
     if len(content) > LARGEST_INPUT:

@@ -96,6 +96,11 @@ class RunningJob:
         self._reported_at = now
         return True
 
+    @property
+    def is_late(self) -> bool:
+        """Whether its time limit is over."""
+        return time.monotonic() - self._began >= self.claim.timeout
+
     def cancel(self) -> None:
         """Ask the function to end; interrupt it after CANCEL_GRACE."""
         if not self.cancelled:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 from django.http import HttpRequest
@@ -91,7 +91,15 @@ def field_faults(data: Any, decoder: msgspec.json.Decoder) -> list[dict[str, str
         if data[name] is None and not field.required:
             continue
         try:
-            msgspec.convert(data[name], field.type, strict=True, dec_hook=decoder.dec_hook)
+            msgspec.convert(data[name], _without_raw(field.type), strict=True, dec_hook=decoder.dec_hook)
         except (msgspec.ValidationError, ValueError) as fault:
             faults.append({"field": name, "message": str(fault)})
     return faults
+
+
+def _without_raw(kind: Any) -> Any:
+    """The type with any value in place of items of raw JSON, which only a decoder of JSON has."""
+    if get_origin(kind) is Annotated:
+        inner, *limits = get_args(kind)
+        return Annotated[_without_raw(inner), *limits]
+    return list[Any] if kind == list[msgspec.Raw] else kind

@@ -51,6 +51,14 @@ async def test_every_field_of_a_job_is_sent(client: Any):
     assert (job.timeout, job.result_ttl) == (7.5, 60)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+async def test_a_number_that_json_lacks_is_refused_before_it_is_sent(client: Any, number: float):
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        await client.jobs.submit("test.echo", {"text": "hello", "nested": [{"n": number}]})
+
+    assert (await client.jobs.page()).total == 0
+
+
 async def test_the_same_key_is_the_same_job_and_a_unique_key_returns_the_job_at_work(client: Any):
     key = uuid4()
 

@@ -99,6 +99,20 @@ async def test_an_amount_that_is_not_exact_is_refused_before_it_is_sent(client: 
         await client.payments.submit(amount)
 
 
+@pytest.mark.parametrize("url", ["registry.example", "127.0.0.1:8000", "ftp://registry.example", "http://", ""])
+def test_an_address_that_cannot_be_called_is_refused_at_once(half: str, url: str):
+    with pytest.raises(ValueError, match="begins with http"):
+        halves.make(half, url, "rk_x_y")
+
+
+@pytest.mark.parametrize("key", ["", "rk_x_y\n", "rk_é"])
+def test_a_key_that_cannot_be_sent_is_refused_at_once_and_not_shown(half: str, key: str):
+    with pytest.raises(ValueError, match="printable ASCII") as refused:
+        halves.make(half, "http://127.0.0.1:8000", key)
+
+    assert key.strip() not in str(refused.value) or not key
+
+
 async def test_a_time_without_a_zone_is_refused_before_it_is_sent(client: Any):
     with pytest.raises(ValueError, match="no time zone"):
         await client.payments.submit(1, scheduled_for=datetime(2030, 1, 1))

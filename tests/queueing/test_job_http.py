@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from queueing.jobs import addresses
 from queueing.jobs.addresses import CHECKS
 from queueing.jobs.http_clients import CLIENTS
 from queueing.models import Job
@@ -361,6 +362,42 @@ async def test_a_batch_looks_its_addresses_up_together(api: Api, monkeypatch: py
         results = (await answer.json())["results"]
 
     assert [one["status"] for one in results] == ["queued", "queued", "queued", "invalid"]
+
+
+async def test_each_address_of_a_batch_is_looked_up_once_however_long_that_takes(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def unknown(self: Outside, host: str, port: int) -> list[str]:
+        asked.append(host)
+        raise OSError
+
+    monkeypatch.setattr(Outside, "look_up", unknown)
+    monkeypatch.setattr(addresses, "FRESH", 0.0)  # as if each look-up took longer than that
+    hosts = [f"host-{n}.example" for n in range(20)]
+    items = [{"kind": "http", "input": {"url": f"http://{host}/"}} for host in hosts]
+    async with api.post("/jobs/batch", json={"items": items}) as answer:
+        results = (await answer.json())["results"]
+
+    assert {one["status"] for one in results} == {"invalid"}
+    assert sorted(asked) == sorted(hosts)
+
+
+async def test_a_batch_does_not_wait_for_hosts_without_end(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(self: Outside, host: str, port: int) -> list[str]:
+        if host != "silent.example":
+            return ["127.0.0.1"]
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(Outside, "look_up", never)
+    monkeypatch.setattr(addresses, "BATCH_WITHIN", 0.2)
+    items = [{"kind": "http", "input": {"url": f"http://{host}.example/"}} for host in ("silent", "a", "b")]
+    async with api.post("/jobs/batch", json={"items": items}) as answer:
+        results = (await answer.json())["results"]
+
+    assert [one["status"] for one in results] == ["unavailable", "queued", "queued"]
+    assert results[0]["error"]["detail"] == addresses.NOT_IN_TIME
 
 
 async def test_the_kind_is_listed_with_its_schema(api: Api) -> None:

@@ -397,11 +397,14 @@ async def test_a_schedule_can_be_run_now_also_while_it_is_paused(api: Api) -> No
         async with api.post("/schedules/nightly/run", headers={"Idempotency-Key": key}) as response:
             assert response.status == 202
             assert response.headers["Location"].endswith(f"/jobs/{(await response.json())['id']}")
+            replays.append(response.headers.get("Idempotent-Replayed"))
             return await response.json()
 
+    replays: list[str | None] = []
     first, again, other = [await run_now(key) for key in ("a", "a", "b")]
     await run()
 
+    assert replays == [None, "true", None]
     assert (first["status"], again["id"] == first["id"], other["id"] == first["id"]) == ("queued", True, False)
     job = await get(api, f"/jobs/{first['id']}")
     assert [job[name] for name in ("status", "schedule", "dueAt", "timeout")] == ["succeeded", "nightly", None, 7]

@@ -87,6 +87,45 @@ async def test_a_job_that_blocks_the_loop_fails_and_the_other_jobs_go_back_uncou
     assert worker.horse not in (0, horse)
 
 
+async def test_a_job_that_goes_on_when_its_time_is_over_fails_and_the_other_jobs_go_back_uncounted(
+    api: Api, start
+) -> None:
+    [worker] = await start()
+    horse = worker.horse
+    other = await submit(api, kind="test.wait", input={"seconds": 13.0})
+    stubborn = await submit(api, kind="test.stubborn", timeout=0.5)
+
+    failed = await until(api, stubborn["id"], "failed")
+    done = await until(api, other["id"], "succeeded")
+
+    assert failed["error"]["code"] == "timed_out"
+    assert (done["attempts"], worker.horse not in (0, horse)) == (1, True)
+
+
+async def test_a_job_that_goes_on_when_it_is_canceled_is_canceled_all_the_same(api: Api, start) -> None:
+    await start()
+    stubborn = await submit(api, kind="test.stubborn")
+    await until(api, stubborn["id"], "running")
+
+    await post(api, f"/jobs/{stubborn['id']}/cancel", 202)
+
+    assert (await until(api, stubborn["id"], "canceled"))["attempts"] == 1
+
+
+async def test_a_job_on_the_loop_that_leaves_the_interpreter_fails_and_its_worker_goes_on(api: Api, start) -> None:
+    [worker] = await start()
+    horse = worker.horse
+    at_once = await submit(api, kind="test.exit")
+    later = await submit(api, kind="test.exit", input={"seconds": 0.1})
+
+    failed = [await until(api, job["id"], "failed") for job in (at_once, later)]
+
+    assert {job["error"]["detail"] for job in failed} == {
+        "RuntimeError: the function wanted to end the process: SystemExit(3)"
+    }
+    assert worker.horse == horse
+
+
 async def test_progress_is_shown_while_a_job_runs_and_may_go_back(api: Api, start) -> None:
     await start()
     job = await submit(api, kind="test.echo", input={"text": "x", "steps": 6, "seconds": 0.5})

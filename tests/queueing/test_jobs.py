@@ -126,10 +126,18 @@ async def test_a_batch_has_one_verdict_per_item(api: Api) -> None:
     assert [one["error"]["errors"][0]["field"] for one in results[1:4]] == ["kind", "input.steps", "priority"]
 
 
+async def test_only_what_is_wrong_with_a_batch_is_named(api: Api) -> None:
+    async with api.post("/jobs/batch", json={"items": [{"kind": "test.echo"}], "colour": "red"}) as response:
+        refusal = await response.json()
+
+    assert [error["field"] for error in refusal["errors"]] == ["colour"]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "field"),
     [
         ({"kind": "no.such"}, 422, "kind"),
+        ({"kind": "test.internal"}, 422, "kind"),
         ({"input": {"number": 1}}, 422, "input.number"),
         ({"input": {"text": 1}}, 422, "input.text"),
         ({"input": "text"}, 422, "input"),
@@ -137,6 +145,7 @@ async def test_a_batch_has_one_verdict_per_item(api: Api) -> None:
         ({"runAt": "tomorrow"}, 422, "runAt"),
         ({"maxAttempts": 0}, 422, "maxAttempts"),
         ({"timeout": 86_401}, 422, "timeout"),
+        ({"timeout": 0.0004}, 422, "timeout"),  # would be stored as 0
         ({"resultTtl": -1}, 422, "resultTtl"),
         ({"uniqueKey": ""}, 422, "uniqueKey"),
         ({"uniqueKey": "undefined"}, 422, "uniqueKey"),
@@ -361,6 +370,7 @@ async def test_kinds_are_listed_with_the_schema_of_their_input(api: Api) -> None
     kinds = {kind["name"]: kind for kind in (await get(api, "/job-kinds"))["items"]}
 
     assert kinds["test.fail"]["maxAttempts"] == 3
+    assert "test.internal" not in kinds
     assert "succeeded" in str(kinds["payments.export"]["input"])
     assert JobStatus.QUEUED == "queued"
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
@@ -25,7 +26,7 @@ type Params = Mapping[str, Any]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of a client; times are seconds."""
+    """The settings of a client; times are seconds. Raises ValueError for those with which every request would fail."""
 
     url: str
     key: str | None = None
@@ -34,6 +35,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = DEFAULT_RETRY
     reconnect: Retry = RECONNECT
     tls: Any = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{self.url!r} is no address of a service: it begins with http:// or https://")
+        if self.key is not None and not (self.key and self.key.isascii() and self.key.isprintable()):
+            raise ValueError("an API key has printable ASCII characters only; has it a line break at its end?")
 
     def http(self) -> dict[str, Any]:
         """The arguments of the HTTP client."""

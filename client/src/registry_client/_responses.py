@@ -1,5 +1,6 @@
 """Responses as values or errors: decoding of bodies, problem details, `Retry-After`."""
 
+import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -63,5 +64,17 @@ def retry_after(header: str | None, now: datetime | None = None) -> float | None
 
 
 def encode(body: Any) -> bytes:
-    """JSON; decimals as text, so that no digit is lost."""
-    return msgspec.json.encode(body)
+    """JSON; decimals as text, so that no digit is lost. Raises ValueError for a number that JSON lacks, which would be sent as null."""
+    content = msgspec.json.encode(body)
+    if b"null" in content and _has_no_number(msgspec.to_builtins(body)):
+        raise ValueError("a number is NaN or infinite: JSON has none such")
+    return content
+
+
+def _has_no_number(value: Any) -> bool:
+    """Whether a float in it is NaN or infinite."""
+    if isinstance(value, dict):
+        return any(map(_has_no_number, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_no_number, value))
+    return isinstance(value, float) and not math.isfinite(value)

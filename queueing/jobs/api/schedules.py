@@ -67,6 +67,8 @@ async def run(request: HttpRequest, name: str) -> HttpResponse:
     principal, headers = await authorize(request, "write")
     key = request.META.get("HTTP_IDEMPOTENCY_KEY", "")
     job, receipt = await schedules.run(principal=principal, name=name, idempotency_key=key)
+    if receipt.replayed:
+        headers = {**headers, "Idempotent-Replayed": "true"}
     answer = accepted(job, receipt)
     return json_response(answer, status=202, headers={**headers, "Location": answer["statusUrl"]})
 

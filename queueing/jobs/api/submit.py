@@ -71,9 +71,9 @@ async def submit_batch(request: HttpRequest) -> HttpResponse:
         raise
     headers = await count_requests(principal.rate_limit, principal.key, cost=len(batch.items))
     requests = [await _decoded(raw) for raw in batch.items]
-    if urls := [url for one in requests if isinstance(one, JobRequest) for url in addresses_in(one)]:
-        await addresses.look_up(urls, mode=principal.mode)
-    verdicts = [await _checked(one, principal) for one in requests]
+    urls = [url for one in requests if isinstance(one, JobRequest) for url in addresses_in(one)]
+    async with addresses.looked_up(urls, mode=principal.mode):
+        verdicts = [await _checked(one, principal) for one in requests]
     stored = iter(await store.submit_many([one for one in verdicts if isinstance(one, NewJob)]))
     results = [next(stored) if isinstance(one, NewJob) else one for one in verdicts]
     if traces.on:

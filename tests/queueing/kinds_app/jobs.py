@@ -3,7 +3,9 @@
 import asyncio
 import os
 import random
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -62,11 +64,29 @@ async def one(context: Context, task: Task) -> str:
     return task.text
 
 
+@kind("test.each", input=Task, runs="loop", tenant_concurrency=1)
+async def each(context: Context, task: Task) -> str:
+    """One at a time of each tenant."""
+    return task.text
+
+
+@kind("test.rated", input=Task, runs="loop", rate=0.01, concurrency=3)
+async def rated(context: Context, task: Task) -> str:
+    """A start every 100 seconds, three at a time."""
+    return task.text
+
+
 @kind("test.admin", input=Task, runs="loop", scope="admin")
 async def admin(context: Context, task: Task) -> str:
     """For keys with the scope admin."""
     if task.text == "fail":
         raise JobFailed("as asked")
+    return task.text
+
+
+@kind("test.internal", input=Task, runs="loop", public=False)
+async def internal(context: Context, task: Task) -> str:
+    """Submitted by the product itself only."""
     return task.text
 
 
@@ -142,6 +162,21 @@ async def garbled(context: Context, task: Task) -> None:
 async def slow(context: Context, task: Task) -> None:
     """Ask the database for more than it does within its time limit."""
     raise Unavailable("the database did not answer in time") from psycopg.errors.QueryCanceled()
+
+
+@kind("test.stubborn", input=Task, runs="loop", attempts=1)
+async def stubborn(context: Context, task: Task) -> None:
+    """Go on whatever happens: what no function on the loop may do."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@kind("test.exit", input=Task, runs="loop", attempts=1)
+async def leave(context: Context, task: Task) -> None:
+    """Leave the interpreter, at once or later."""
+    await asyncio.sleep(task.seconds)
+    sys.exit(3)
 
 
 @kind("test.stall", input=Task, runs="loop", attempts=2)
