@@ -73,6 +73,8 @@ async def of_every_state(api: Api) -> dict[str, str]:
     await Job.async_objects.filter(uuid=UUID(made["running"]["id"])).aupdate(
         progress_done=4200, progress_total=10_000, progress_message="reading payments of March"
     )
+    export = await submit(api, kind="payments.export", input={}, runAt="2031-05-04T10:00:00Z")
+    await Job.async_objects.filter(uuid=UUID(export["id"])).aupdate(attempt=12, progress_done=1_234_567, progress_total=7_654_321)
     made["queued"] = await submit(api, runAt="2031-05-04T10:00:00Z", uniqueKey="monthly-report")
     return {state: job["id"] for state, job in made.items()}
 
@@ -91,16 +93,17 @@ def make_workers() -> None:
 
 async def test_the_pages_look_right(page: Page, server: str, api: Api, tenant: Any, tmp_path: Path) -> None:
     jobs = await of_every_state(api)
-    await put(api, cron="*/5 * * * *", timezone="America/Sao_Paulo")
+    await put(api, cron="*/5 * * * *", timezone="America/Argentina/Buenos_Aires")
     await put(
         api, "month-end.settlement-report-of-all-processors", cron="0 6 1 * *", kind="reports.settlement", input={}
     )
+    await put(api, "daily", cron="0 6 * * *", timezone="UTC", kind="payments.export", input={})
     await JobSchedule.async_objects.filter(name="nightly").aupdate(last_job=UUID(jobs["failed"]))
     async with api.post("/schedules/month-end.settlement-report-of-all-processors/pause") as response:
         assert response.status == 200
 
     await page.goto("/jobs/list")
-    await expect(page.locator("#jobs tbody tr")).to_have_count(5)
+    await expect(page.locator("#jobs tbody tr")).to_have_count(6)
     await expect(page.locator("#chart-ended canvas")).to_be_visible()
     await looks_right(page, "jobs-list", tmp_path)
     await page.locator(f"tr[data-id='{jobs['running']}'] a").click()
@@ -114,7 +117,8 @@ async def test_the_pages_look_right(page: Page, server: str, api: Api, tenant: A
     await expect(page.locator("[aria-label=Result]")).to_contain_text('"size"')
     await looks_right(page, "jobs-succeeded", tmp_path, BRIEFLY)
     await page.goto("/jobs/schedules")
-    await expect(page.locator("[data-schedule]")).to_have_count(2)
+    await expect(page.locator("[data-schedule]")).to_have_count(3)
+    await expect(page.locator("[data-schedule=daily] .own")).to_have_count(0)  # its time is the one above
     await looks_right(page, "jobs-schedules", tmp_path, BRIEFLY)
     await become_superuser(page, server)
     await in_thread(make_workers)

@@ -161,9 +161,10 @@ async def run(*, principal: Principal, name: str, idempotency_key: str = "") -> 
     principal.require(scope_of(found.kind))
     job = job_of(found, id=new_id(principal, idempotency_key))
     receipt = await store.submit(job)
-    async with async_atomic():
-        await note_job(found, receipt)
-        await _record(principal, "schedule.run", name, job=str(receipt.id))
+    if not receipt.replayed:
+        async with async_atomic():
+            await note_job(found, receipt)
+            await _record(principal, "schedule.run", name, job=str(receipt.id))
     return job, receipt
 
 
