@@ -92,11 +92,11 @@ async def fail_over(
     sender = TimedSender(service)
     async with sender.sending():
         await sender.more(BEFORE)
-        finally_ = await strike(sender)
+        at_last = await strike(sender)
         promoted = time.monotonic()
         await whole(service)
         took = time.monotonic() - promoted
-        if finally_:
-            await asyncio.to_thread(finally_)
+        if at_last:
+            await asyncio.to_thread(at_last)
         await sender.more(AFTER)
     return sender, took
