@@ -72,8 +72,9 @@ FIRST = (
     "chaos/test_deliveries",
     "chaos/test_client",
     "chaos/test_jobs",
-    "chaos/test_stop",  # it ends the service that all of them strike
+    "chaos/",
     "histories/test_run",
+    "hosts/",
     "registry/test_up",
     "browser/test_demo",
     "browser/",
@@ -82,6 +83,7 @@ FIRST = (
     "registry/test_live",
     "payments/test_billing",
 )
+STOPS = "chaos/test_stop"  # it ends the service that all chaos tests strike: none of them may come later
 
 
 class ByService(LoadFileScheduling):
@@ -98,10 +100,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: next((n for n, name in enumerate(FIRST) if f"tests/{name}" in item.nodeid), len(FIRST)))
+    items.sort(key=_turn)
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "obj", None)):
             item.obj = _giving_back(item.obj)
+
+
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    number = next((n for n, name in enumerate(FIRST) if f"tests/{name}" in item.nodeid), len(FIRST))
+    return number, f"tests/{STOPS}" in item.nodeid
 
 
 def _giving_back(test: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from registry.servers.server import server_environment
 from tests.bed.template import empty_folder
 
 FOLLOW_LIMIT = 60.0  # seconds until a standby streams
+FOLLOWED = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"
 
 
 class Pair:
@@ -60,8 +61,12 @@ class Pair:
             if self.synchronous:
                 connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
                 connection.execute("SELECT pg_reload_conf()")
-            sql = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
+            sql = f"{FOLLOWED} AND sync_state = %s"
             assert holds_within(FOLLOW_LIMIT, lambda: connection.execute(sql, [wanted]).fetchone() is not None)
+
+    def is_followed(self) -> bool:
+        with self.primary.connect() as connection:
+            return connection.execute(FOLLOWED).fetchone() is not None
 
     def promote(self) -> None:
         """What a manager of fail-overs does once it has decided; the servers change their parts."""

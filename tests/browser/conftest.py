@@ -226,21 +226,25 @@ async def _visit(window: BrowserContext, guard: Guard, cookies: list[Any]) -> As
     assert guard.wrong == []
 
 
+# A page goes on asking until it is closed: the settings by which its tenant is found stay until then, whatever comes first in
+# the arguments of a test. Else it gets a 404, which the guard notes.
 @pytest.fixture
-async def page(window: BrowserContext, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+async def page(window: BrowserContext, guard: Guard, cookies: list[Any], settings: Any) -> AsyncIterator[Page]:
     async with _visit(window, guard, cookies) as found:
         yield found
 
 
 @pytest.fixture
-async def plain(plain_window: BrowserContext, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+async def plain(plain_window: BrowserContext, guard: Guard, cookies: list[Any], settings: Any) -> AsyncIterator[Page]:
     """A page where JavaScript is off."""
     async with _visit(plain_window, guard, cookies) as found:
         yield found
 
 
 @pytest.fixture
-async def own_page(browser: Browser, server: str, guard: Guard, cookies: list[Any]) -> AsyncIterator[Page]:
+async def own_page(
+    browser: Browser, server: str, guard: Guard, cookies: list[Any], settings: Any
+) -> AsyncIterator[Page]:
     """A page in a window of its own: with an empty cache, or for a test that changes the window itself."""
     async with _window(browser, server) as window, _visit(window, guard, cookies) as found:
         yield found

@@ -32,7 +32,8 @@ async def webhooks_taken() -> AsyncIterator[None]:
 
 @pytest.fixture
 async def stripe(tenant: Tenant, server: str, guard: Guard) -> AsyncIterator[SandboxStripe]:
-    """As the demo has it: asked for by name only, and telling the service what happens."""
+    """As the demo has it: asked for by name only, and telling the service what happens. It comes before the page among the arguments
+    of a test, so that it is there until the page is closed."""
     async with sandbox_stripe() as sandbox:
         await in_thread(make_stripe, tenant, sandbox.url, fee="0.039", options={"onlyByName": True})
         sandbox.calls(f"{server}/webhooks/stripe/{tenant.slug}.stripe")
@@ -50,7 +51,7 @@ async def choose_card(page: Page, amount: str = "42.00") -> None:
     await expect(page.get_by_role("heading", name="Pay by card")).to_be_visible()
 
 
-async def test_a_card_that_requires_authentication_is_charged_over_three_pages(page: Page, stripe: SandboxStripe):
+async def test_a_card_that_requires_authentication_is_charged_over_three_pages(stripe: SandboxStripe, page: Page):
     await choose_card(page)
     await expect(page.locator("main")).to_contain_text("BRL 42.00")
     assert await audit(page) == []
@@ -64,7 +65,7 @@ async def test_a_card_that_requires_authentication_is_charged_over_three_pages(p
     assert (intent["status"], intent["amount_received"]) == ("succeeded", 4200)
 
 
-async def test_a_payment_settles_although_the_payer_does_not_return(page: Page, stripe: SandboxStripe):
+async def test_a_payment_settles_although_the_payer_does_not_return(stripe: SandboxStripe, page: Page):
     await choose_card(page)
     await page.get_by_role("button", name="asks for 3-D Secure").click()
     shop = await page.context.new_page()
@@ -78,7 +79,7 @@ async def test_a_payment_settles_although_the_payer_does_not_return(page: Page, 
     await expect(shop.locator("[data-pill-here] .pill")).to_have_text("●succeeded")
 
 
-async def test_a_card_is_chosen_without_javascript(plain: Page, stripe: SandboxStripe):
+async def test_a_card_is_chosen_without_javascript(stripe: SandboxStripe, plain: Page):
     stripe.webhooks.listeners.clear()  # so that nobody tells the service before the payer asks it to look
     card = plain.get_by_role("link", name="Choose a card")
     await plain.goto("/")

@@ -140,6 +140,7 @@ class Estate:
         self.default, self.fallback = RemoteProcessor(fee=0.05), RemoteProcessor(fee=0.15)
         self.key = ""
         self.shared: dict[str, str] = {}
+        self._session: psycopg.Connection | None = None  # tests ask a hundred times a second
 
     def open(self) -> None:
         for one in (self.default, self.fallback):
@@ -167,9 +168,9 @@ class Estate:
         return self.hosts[-1]
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.shared["DATABASE_URL"], autocommit=True) as connection:
-            cursor = connection.execute(statement, parameters or None)
-            return cursor.fetchall() if cursor.description else []
+        self._session = self._session or psycopg.connect(self.shared["DATABASE_URL"], autocommit=True)
+        cursor = self._session.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
 
     async def command(self, *arguments: str) -> Any:
         """What a command of manage.py says, as JSON."""
@@ -196,6 +197,8 @@ class Estate:
             for host in self.hosts:
                 host.close()
         finally:
+            if self._session:
+                self._session.close()
             template.stop_servers(self.servers)
             for one in (self.default, self.fallback):
                 one.stop()

@@ -1,6 +1,8 @@
-"""The commands of docs/scale.md, run as they are written: hosts by role, the questions to each, and nginx in front of two of them."""
+"""The commands of docs/scale.md, run as they are written: hosts by role, what they do for each other, the questions to each, and nginx
+in front of two of them. One set of hosts for all tests of this file, which end them one after the other."""
 
 import asyncio
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +16,7 @@ import pytest
 
 from registry.servers.processes import free_port
 from tests.bed.running import PROJECT
+from tests.bed.traces import TraceReceiver
 from tests.hosts.estate import LIMIT, Estate, Host, estate
 from tests.waiting import eventually
 
@@ -34,18 +37,27 @@ def options(command: str) -> list[str]:
     return [*words[:at], *words[at + 2 :]]
 
 
-def host(site: Estate, name: str, command: str) -> Host:
-    # The processors of the test are on this machine, which a public service would not call.
-    return site.host(name, *options(command), ALLOWED_HOSTS=f"{PUBLIC},127.0.0.1", WEBHOOK_ALLOW_PRIVATE="true").up()
+@pytest.fixture(scope="module")
+async def traces() -> AsyncIterator[TraceReceiver]:
+    async with TraceReceiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="module")
-async def hosts() -> AsyncIterator[tuple[Estate, list[Host]]]:
+async def hosts(traces: TraceReceiver) -> AsyncIterator[tuple[Estate, list[Host]]]:
     """web-1, web-2 and worker-1, as the page starts them."""
     assert len(UPS) == 2
     web, worker = UPS
+    settings = {
+        "ALLOWED_HOSTS": f"{PUBLIC},127.0.0.1",
+        "WEBHOOK_ALLOW_PRIVATE": "true",  # the processors are on this machine, which a public service would not call
+        "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
+        "OTEL_SERVICE_NAME": "shop",
+        "TRACE_SAMPLE_RATE": "1",
+    }
     async with estate() as site:
-        started = [host(site, "web-1", web), host(site, "web-2", web), host(site, "worker-1", worker)]
+        commands = (("web-1", web), ("web-2", web), ("worker-1", worker))
+        started = [site.host(name, *options(command), **settings).up() for name, command in commands]
         await asyncio.gather(*(eventually(lambda one=one: healthy(one), within=2 * LIMIT) for one in started))
         yield site, started
 
@@ -60,6 +72,50 @@ def healthy(one: Host) -> bool:
 def test_the_test_knows_every_command_of_the_page():
     assert set(COMMANDS) == {*UPS, *CURLS}
     assert len(CURLS) == 3
+
+
+async def test_a_payment_passes_a_web_host_and_a_worker_host(hosts: tuple[Estate, list[Host]]):
+    site, [web, second, worker] = hosts
+
+    payment = await site.settled(web, await site.pay(web))
+
+    assert payment["status"] == "succeeded"
+    assert web.parts("worker") == second.parts("worker") == worker.parts("registry.asgi:application") == []
+    assert site.sql("SELECT DISTINCT hostname FROM queueing_worker WHERE queue = 'payments'") == [("worker-1",)]
+    text = (await asyncio.to_thread(worker.ask, "/metrics"))[1]
+    assert 'registry_payments_settled_total{outcome="succeeded"} 1.0' in text  # counted by its workers
+
+
+async def test_each_host_says_what_it_is_and_raises_no_false_alarm(hosts: tuple[Estate, list[Host]]):
+    site, [web, second, worker] = hosts
+    roles = {one.name: one.get("/health/ready") for one in (web, second, worker)}
+    assert {name: (said["host"], said["role"]) for name, said in roles.items()} == {
+        "web-1": ("web-1", "web"),
+        "web-2": ("web-2", "web"),
+        "worker-1": ("worker-1", "worker"),
+    }
+    assert (await asyncio.to_thread(worker.ask, "/payments", key=site.key))[0] == 404
+    texts = [(await asyncio.to_thread(one.ask, "/metrics"))[1] for one in (web, worker)]
+    assert 'registry_host_info{host="web-1",role="web"' in texts[0]
+    assert 'registry_host_process_running{host="worker-1",process="worker-1"} 1.0' in texts[1]
+
+    evaluated = "SELECT host FROM registry_alertwatch ORDER BY 1"
+    await eventually(lambda: site.sql(evaluated) == [("",), ("web-1",), ("web-2",), ("worker-1",)])
+    assert site.sql("SELECT rule, host FROM registry_alert WHERE status = 'firing'") == []
+    found = site.sql("SELECT name, role, heartbeat_at > now() - interval '5 s' FROM registry_host ORDER BY 1")
+    assert found == [("web-1", "web", True), ("web-2", "web", True), ("worker-1", "worker", True)]
+    lines = [json.loads(line.partition("] ")[2]) for line in worker.log.splitlines() if line.startswith("[worker-1] {")]
+    assert {(line["host"], line["process"]) for line in lines} == {("worker-1", "worker-1")}
+
+
+async def test_a_second_host_of_the_same_name_or_with_another_key_does_not_start(hosts: tuple[Estate, list[Host]]):
+    site, _ = hosts
+    again = site.host("web-1 again", "--role", "web", REGISTRY_HOST="web-1").up()
+    stranger = site.host("stranger", "--role", "web", SECRET_KEY="another-key-" + "x" * 40).up()
+    said = [await asyncio.to_thread(one.ended) for one in (again, stranger)]
+
+    assert "a host named web-1 runs already" in said[0]
+    assert "SECRET_KEY is not the one of host" in said[1]
 
 
 @pytest.mark.parametrize("command", CURLS)
@@ -122,3 +178,27 @@ def accepted(one: Host) -> list[float]:
     return [
         float(n) for n in re.findall(r'registry_payments_accepted_total\{outcome="\w+"\} (\S+)', one.ask("/metrics")[1])
     ]
+
+
+async def test_a_web_host_is_ready_while_no_worker_is_alive_and_both_send_the_spans_that_wait_when_they_end(
+    hosts: tuple[Estate, list[Host]], traces: TraceReceiver
+):
+    site, [_, web, worker] = hosts
+    payment = await site.pay(web)
+    await site.settled(web, payment)
+    assert await worker.stop() == 0
+
+    await eventually(lambda: web.ask("/health")[0] == 503)
+    assert web.ask("/health/ready")[0] == 200
+    assert (
+        site.sql("SELECT name FROM registry_host WHERE name = 'worker-1'") == []
+    )  # one that was stopped is not missed
+
+    assert await web.stop() == 0
+    [request] = [one for one in traces.named("POST /payments") if one.attributes["registry.payment.id"] == payment]
+    spans = {one.name: one for one in traces.of(request.trace_id) if one.name != "POST"}
+    send = spans["send payments"]
+    assert set(spans) == {"POST /payments", "accept payments", "claim payments", "send payments", "settle payments"}
+    assert send.parent == request.span_id
+    assert request.resource["service.name"] == send.resource["service.name"] == "shop"
+    assert request.resource["process.pid"] != send.resource["process.pid"]

@@ -21,7 +21,6 @@ from tests.bed.receiver import Receiver
 from tests.bed.running import PROJECT
 from tests.bed.template import service_environment
 from tests.bed.traces import ReceivedSpan, TraceReceiver
-from tests.chaos.service import running
 from tests.conftest import Api, at_work, eventually
 from tests.factories import in_thread, make_api_key, make_payment, make_person, make_processor, make_tenant
 from tests.queueing.hooks import delivering, endpoint, until
@@ -201,20 +200,6 @@ async def test_a_failed_attempt_is_a_failed_span_and_the_retry_another_one(api, 
     ]
     assert tries[0].attributes["error.type"] == "http_500"
     assert [one.failed for one in receiver.named("POST")] == [True, False]
-
-
-async def test_the_processes_of_a_service_share_a_trace_and_send_what_waits_when_they_end():
-    async with TraceReceiver() as receiver:
-        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "TRACE_SAMPLE_RATE": "1", "OTEL_SERVICE_NAME": "shop"}
-        async with running(**settings) as service, Api(service.url, service.key) as api:
-            payment = await api.pay()
-            await api.until(payment["correlationId"], "succeeded")
-
-    [request], [send] = receiver.named("POST /payments"), receiver.named("send payments")
-    assert set(by_name(receiver, request.trace_id)) == {name for name in WHOLE if name.endswith("payments")}
-    assert send.parent == request.span_id
-    assert request.resource["service.name"] == send.resource["service.name"] == "shop"
-    assert request.resource["process.pid"] != send.resource["process.pid"]
 
 
 # -- What is sampled -----------------------------------------------------------------------------------------------

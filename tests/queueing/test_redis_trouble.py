@@ -118,7 +118,12 @@ async def test_a_worker_stopped_while_redis_is_unavailable_exits_in_time_with_it
 
         assert codes == [0, 0]
         assert time.monotonic() - asked < STOP_LIMIT
-        assert not await alive()
+        # A child that a busy machine kept from its last statement is killed: its row says "alive" until it has been silent.
+        await eventually(none_is_alive)
+
+
+async def none_is_alive() -> bool:
+    return not await alive()
 
 
 async def test_chores_run_and_no_process_restarts_while_redis_is_full(start: Processes, trouble: Troubled):
@@ -198,14 +203,14 @@ async def test_without_redis_and_database_chores_log_it_once(monkeypatch, caplog
 # -- The spill in Redis ------------------------------------------------------------------------------------------
 
 
-SOON = 0.3  # seconds that a busy machine adds
+SOON = 1.0  # seconds that a busy machine adds
 
 
 @pytest.fixture
 def answer_limit(monkeypatch: pytest.MonkeyPatch) -> float:
-    """An append waits for Redis a quarter of the product's time, which is less than a second."""
-    assert stream.ANSWER_LIMIT + SOON / 2 < 1
-    monkeypatch.setattr(stream, "ANSWER_LIMIT", stream.ANSWER_LIMIT / 4)
+    """An append waits for Redis half the product's time, which is less than a second; a busy one that is well answers within it."""
+    assert stream.ANSWER_LIMIT < 1
+    monkeypatch.setattr(stream, "ANSWER_LIMIT", stream.ANSWER_LIMIT / 2)
     return stream.ANSWER_LIMIT
 
 
