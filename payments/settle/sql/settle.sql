@@ -18,7 +18,9 @@ SELECT {columns}
 FROM unnest(%(tenants)s::bigint[], %(quotas)s::bigint[], %(firsts)s::boolean[]) AS t (tenant_id, quota, first)
 CROSS JOIN LATERAL (
     SELECT * FROM payments_payment p
-    WHERE p.tenant_id = t.tenant_id AND closed IS NULL AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+    WHERE p.tenant_id = t.tenant_id AND closed IS NULL
+      AND p.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
       AND CASE
         WHEN p.status <> 'queued' THEN %(included)s = coalesce((
             SELECT d.processor_id = ANY(%(accounts)s::bigint[]) FROM payments_attempt d

@@ -1,14 +1,16 @@
 -- name: due
 -- Tenants and kinds with due jobs, in random order: a loose index scan, as in the template of work.sql, by tenant and kind. Kinds
--- for which this worker takes no more jobs are left out.
+-- for which this worker takes no more jobs are left out. `above` and `below`: see work.sql.
 WITH RECURSIVE waiting AS (
-    (SELECT tenant_id, kind FROM queueing_job WHERE closed IS NULL
+    (SELECT tenant_id, kind FROM queueing_job
+     WHERE closed IS NULL AND run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
      ORDER BY tenant_id, kind, priority DESC, run_at, id LIMIT 1)
     UNION ALL
     SELECT n.tenant_id, n.kind
     FROM waiting w CROSS JOIN LATERAL (
         SELECT j.tenant_id, j.kind FROM queueing_job j
         WHERE j.closed IS NULL AND (j.tenant_id, j.kind) > (w.tenant_id, w.kind)
+          AND j.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
         ORDER BY j.tenant_id, j.kind, j.priority DESC, j.run_at, j.id LIMIT 1
     ) n
 )
@@ -16,7 +18,9 @@ SELECT w.tenant_id, w.kind
 FROM waiting w
 WHERE w.kind = ANY(%(kinds)s::text[]) AND (
     SELECT true FROM queueing_job d
-    WHERE d.tenant_id = w.tenant_id AND d.kind = w.kind AND d.closed IS NULL AND d.run_at <= now()
+    WHERE d.tenant_id = w.tenant_id AND d.kind = w.kind AND d.closed IS NULL
+      AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND d.run_at <= now() - make_interval(secs => %(below)s::float8)
       AND (d.leased_until IS NULL OR d.leased_until < now())
     ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
 )
@@ -34,7 +38,8 @@ WITH due AS MATERIALIZED (
         SELECT tenant_id, id, status = 'running' AS cut_off,
             cancel_requested OR (status = 'running' AND lost_attempts + 1 >= %(most_lost)s) AS over
         FROM queueing_job j
-        WHERE j.tenant_id = t.tenant_id AND j.kind = t.kind AND j.closed IS NULL AND j.run_at <= now()
+        WHERE j.tenant_id = t.tenant_id AND j.kind = t.kind AND j.closed IS NULL
+          AND j.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity') AND j.run_at <= now()
           AND (j.leased_until IS NULL OR j.leased_until < now())
         ORDER BY j.priority DESC, j.run_at, j.id
         LIMIT t.quota
