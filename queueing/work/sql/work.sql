@@ -6,27 +6,30 @@
 
 -- name: due
 -- Tenants with due rows, in random order. A loose index scan: one probe per tenant with open rows, however many rows it has, and
--- one for its first due row. ORDER BY names all columns of the partial index: else the planner may choose another index and read
--- millions of closed rows. Tenants whose open rows are all scheduled for later are left out: they need no share of a claim.
--- Only rows that became due between `above` and `below` seconds ago.
+-- one for its first due row, unless the first open one is due. ORDER BY names all columns of the partial index: else the planner may choose
+-- another index and read millions of closed rows. Tenants whose open rows are all scheduled for later are left out: they need no share of
+-- a claim. Only rows that became due between `above` and `below` seconds ago.
 WITH RECURSIVE waiting AS (
     (
-        SELECT tenant_id FROM {table}
+        SELECT tenant_id, run_at <= now() - make_interval(secs => %(below)s::float8) AND (leased_until IS NULL OR leased_until < now()) AS due
+        FROM {table}
         WHERE {open} AND run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
         ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1
     )
     UNION ALL
-    SELECT (
-        SELECT w.tenant_id FROM {table} w
+    SELECT n.tenant_id, n.due
+    FROM waiting CROSS JOIN LATERAL (
+        SELECT w.tenant_id,
+            w.run_at <= now() - make_interval(secs => %(below)s::float8) AND (w.leased_until IS NULL OR w.leased_until < now()) AS due
+        FROM {table} w
         WHERE {open} AND w.tenant_id > waiting.tenant_id
           AND w.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
         ORDER BY w.tenant_id, w.priority DESC, w.run_at, w.id LIMIT 1
-    )
-    FROM waiting WHERE waiting.tenant_id IS NOT NULL
+    ) n
 )
 SELECT w.tenant_id
 FROM waiting w
-WHERE w.tenant_id IS NOT NULL AND (
+WHERE w.due OR (
     SELECT true FROM {table} d
     WHERE d.tenant_id = w.tenant_id AND {open}
       AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
