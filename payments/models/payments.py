@@ -224,10 +224,13 @@ class Attempt(AsyncModelMixin, models.Model):
 
 
 class Stream(AsyncModelMixin, models.Model):
-    """The number of a tenant's latest event. Locked while events are numbered, so that numbers have no gaps and follow commit order."""
+    """A tenant's stream of events. Locked while events are numbered (migrations/sql/numbers.sql), so that numbers have no gaps and follow
+    commit order. It is not changed then: for as long as some transaction might see its versions, each statement would read all of them."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
-    position = models.BigIntegerField(default=0)
+    position = models.BigIntegerField(
+        default=0, help_text="a number that no deleted event is above; the latest number is the latest event's"
+    )
     # A purge deletes events, and their numbers are not used again: `check_books` counts from what is recorded here.
     purged = models.BigIntegerField(default=0, db_default=0, help_text="number of events that purges deleted")
     purged_until = models.BigIntegerField(default=0, db_default=0, help_text="number of the latest of them")

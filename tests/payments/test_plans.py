@@ -243,7 +243,6 @@ ASKED: dict[str, tuple] = {
     "check/rollup_end": (SQL["check"]["rollup_end"], {**ONE, "start": LATER.isoformat(), "limit": 10}, 40, True),
     "check/rollups": (SQL["check"]["rollups"], {**ONE, "start": LATER.isoformat(), "end": (LATER + timedelta(seconds=10)).isoformat()}, 60, True),
     "check/numbers": (SQL["check"]["numbers"], SLICE, 60, True),
-    "check/beyond": (SQL["check"]["beyond"], {"tenant": TENANT, "limit": 10}, 5, True),
     "summary/summary": (SQL["summary"]["summary"], SUMMARY, 40),
     "ledger/prove_since": (PROOFS["prove_since"], {"since": AT + timedelta(seconds=6990), "after": 10**9}, 100),
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),

@@ -2,7 +2,7 @@
 -- Insert a batch of payments with one statement and one commit. Existing correlation ids are skipped and not returned. `at` is
 -- the time of the request, which a spilled payment keeps, unless that machine's clock is ahead of the server's; it is due by the
 -- server's clock, as claims compare `run_at` with that. Events are
--- numbered last, so that the rows of payments_stream are locked for a short time; in order of tenant, against deadlocks.
+-- numbered last, so that the tenants' streams are locked for a short time; in order of tenant, against deadlocks.
 -- FULL JOIN: see `begin` in settle.sql.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
@@ -19,11 +19,9 @@ WITH input AS MATERIALIZED (
     FROM input
     ON CONFLICT (tenant_id, correlation_id) DO NOTHING
     RETURNING tenant_id, id, correlation_id, created_at
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM accepted GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM accepted GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), events AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
     SELECT a.tenant_id, n.position - row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) + 1,

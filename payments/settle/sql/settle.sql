@@ -60,11 +60,9 @@ WITH input AS MATERIALIZED (
 ), attempts AS (
     INSERT INTO payments_attempt (tenant_id, payment_id, number, processor_id, reason, requested_at, worker_id, started_at, outcome, code, reference)
     SELECT tenant_id, payment_id, number, processor_id, reason, requested_at, %(worker)s, now(), '', '', reference FROM input
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM begun WHERE changed GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM begun WHERE changed GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 )
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
 SELECT b.tenant_id, n.position - row_number() OVER (PARTITION BY b.tenant_id ORDER BY b.payment_id DESC) + 1,
@@ -216,13 +214,13 @@ WITH input AS MATERIALIZED (
     SET attempts = r.attempts + excluded.attempts, answers = r.answers + excluded.answers,
         latency_ms = r.latency_ms + excluded.latency_ms
     RETURNING 1
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM settled
-    WHERE changed AND (SELECT count(*) FROM counted) >= 0  -- the roll-ups' locks come first, always
-    GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (
+        SELECT tenant_id, count(*) AS events FROM settled
+        WHERE changed AND (SELECT count(*) FROM counted) >= 0  -- the roll-ups' locks come first, always
+        GROUP BY tenant_id ORDER BY tenant_id OFFSET 0
+    ) t
 ), events AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
     SELECT s.tenant_id, n.position - row_number() OVER (PARTITION BY s.tenant_id ORDER BY s.payment_id DESC) + 1,

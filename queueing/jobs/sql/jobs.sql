@@ -55,11 +55,9 @@ WITH due AS MATERIALIZED (
     WHERE j.tenant_id = due.tenant_id AND j.id = due.id AND due.tenant_id BETWEEN 1 AND 9223372036854775807
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.input, j.sealed, j.attempt, j.tries_from, j.max_attempts, j.timeout, j.result_ttl, j.sequence,
         j.created_at, j.started_at, j.cancel_requested, due.over, due.cut_off, j.attempt - j.handed_back AS shown, j.run_at
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM claimed GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM claimed GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT c.*, n.position - count(*) OVER (PARTITION BY c.tenant_id) + row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.id) AS position
     FROM claimed c FULL JOIN numbered n ON n.tenant_id = c.tenant_id
@@ -140,11 +138,9 @@ WITH input AS MATERIALIZED (
     INSERT INTO queueing_jobresult (tenant_id, job_id, body, expires_at)
     SELECT tenant_id, id, result, now() + make_interval(secs => result_ttl) FROM moved WHERE status = 'succeeded' AND result IS NOT NULL
     ON CONFLICT (tenant_id, job_id) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM moved GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT m.*, n.position - count(*) OVER (PARTITION BY m.tenant_id) + row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id) AS position
     FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
@@ -192,11 +188,9 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND j.attempt = h.attempt AND j.lease_id = %(worker)s AND j.leased_until >= now()
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
         j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM moved GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT m.*, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1 AS position
     FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
@@ -224,10 +218,8 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status IN ('queued', 'running')
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
         j.created_at, j.started_at, j.finished_at, j.callback_url, j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved WHERE status = 'canceled'
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, 1) AS position FROM moved WHERE status = 'canceled'
 ), event AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, callback_due)
     SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, m.callback_url <> ''
@@ -250,10 +242,8 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status = 'failed'
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
         j.created_at, j.started_at, j.finished_at, j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, 1) AS position FROM moved
 ), event AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, detail)
     SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, %(detail)s
