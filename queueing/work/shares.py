@@ -18,8 +18,9 @@ LEAST = 0.05  # seconds for which it is used in spite of hints, while rows of th
 AT_MOST = 1000  # shares with due rows that one statement returns: enough for several claims
 MARGIN = 0.5  # seconds from a row's run_at to its commit, within which no claim misses it
 LOOK_EVERY = 0.5  # seconds between looks below the floor
-LOOK_AT_MOST = 2.0  # the same where a look takes long
-LOOK_PAUSE = 20  # times as long as a look takes, until the next one
+RECENT = 30.0  # seconds below the floor that each look reads: a statement that commits a row takes no longer
+WHOLE_AT_MOST = 5.0  # seconds between looks at everything below the floor, where they take long
+WHOLE_PAUSE = 50  # times as long as such a look takes, until the next one
 
 
 type Share = Any  # what a kind of work divides by: a tenant's id, an endpoint's id, or a tenant and a kind of job
@@ -37,6 +38,8 @@ class DueShares:
         )
         self._floor = -math.inf  # time.monotonic(): rows that were due before it are not claimed
         self._look_at = -math.inf  # time.monotonic()
+        self._whole_at = -math.inf  # time.monotonic()
+        self._whole = True  # whether this look is at everything below the floor
         self.looking = False  # for due rows below the floor
 
     @property
@@ -72,14 +75,17 @@ class DueShares:
     @property
     def asked(self) -> dict[str, float | None]:
         """Parameters of the statement `due`: it reads rows that became due between `above` and `below` seconds ago."""
-        bounds = {"above": None, "below": self.above} if self.looking else {"above": self.above, "below": 0.0}
-        return {"limit": AT_MOST, **bounds}
+        above = self.above
+        if not self.looking or above is None:
+            return {"limit": AT_MOST, "above": above, "below": 0.0}
+        return {"limit": AT_MOST, "above": None if self._whole else above + RECENT, "below": above}
 
     async def look(self, due: Callable[[], Awaitable[list[Share]]]) -> None:
         """Remove the floor if rows below it are due. Does nothing if the latest look was a short time ago."""
         began, left = time.monotonic(), self._left
         if self._floor == -math.inf or began < self._look_at:
             return
+        self._whole = self._whole_at <= began
         self.looking = True
         try:
             found = await due()
@@ -88,7 +94,9 @@ class DueShares:
         if found:
             self.lower()
         now = time.monotonic()
-        self._look_at = now + min(LOOK_AT_MOST, max(LOOK_EVERY, LOOK_PAUSE * (now - began)))
+        self._look_at = now + LOOK_EVERY
+        if self._whole:
+            self._whole_at = now + min(WHOLE_AT_MOST, WHOLE_PAUSE * (now - began))
 
     def leave(self) -> None:
         """Due rows are left, of shares that were not read or may not be claimed now."""
