@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from django.db import migrations, models
+from django.db import migrations
 
 NUMBERS = Path(__file__).parent / "sql" / "job_numbers.sql"
 
@@ -15,12 +15,5 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL(
             NUMBERS.read_text(), "DROP VIEW queueing_job_latest; DROP FUNCTION queueing_job_number(bigint, bigint);"
-        ),
-        migrations.AlterField(
-            model_name="jobstream",
-            name="position",
-            field=models.BigIntegerField(
-                default=0, help_text="a number that no deleted event is above; the latest number is the latest event's"
-            ),
         ),
     ]

@@ -155,9 +155,7 @@ class JobStream(AsyncModelMixin, models.Model):
     order, and not changed then."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
-    position = models.BigIntegerField(
-        default=0, help_text="a number that no deleted event is above; the latest number is the latest event's"
-    )
+    position = models.BigIntegerField(default=0)  # no deleted event is above it; the latest number is the latest event's
 
 
 class JobResult(AsyncModelMixin, models.Model):
