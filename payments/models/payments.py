@@ -228,7 +228,8 @@ class Stream(AsyncModelMixin, models.Model):
     commit order. It is not changed then: for as long as some transaction might see its versions, each statement would read all of them."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
-    position = models.BigIntegerField(default=0)  # no deleted event is above it; the latest number is the latest event's
+    # No deleted event is above it. The latest number is the latest event's.
+    position = models.BigIntegerField(default=0)
     # A purge deletes events, and their numbers are not used again: `check_books` counts from what is recorded here.
     purged = models.BigIntegerField(default=0, db_default=0, help_text="number of events that purges deleted")
     purged_until = models.BigIntegerField(default=0, db_default=0, help_text="number of the latest of them")

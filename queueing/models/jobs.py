@@ -155,7 +155,8 @@ class JobStream(AsyncModelMixin, models.Model):
     order, and not changed then."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
-    position = models.BigIntegerField(default=0)  # no deleted event is above it; the latest number is the latest event's
+    # No deleted event is above it. The latest number is the latest event's.
+    position = models.BigIntegerField(default=0)
 
 
 class JobResult(AsyncModelMixin, models.Model):
