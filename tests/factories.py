@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.utils import timezone
 
-from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor, Stream
+from payments.models import Attempt, DeadLetter, LedgerEntry, Payment, PaymentEvent, Processor
 from payments.states import OPEN, QUEUED, SUCCEEDED, Status
 from registry.data import database
 from registry.models import Membership, Tenant
@@ -137,12 +137,12 @@ def make_payment(
 
 
 def add_event(payment: Payment, sequence: int, status: Status) -> PaymentEvent:
-    stream, _ = Stream.objects.get_or_create(tenant=payment.tenant)
-    stream.position += 1
-    stream.save()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT payments_number(%s, 1)", [payment.tenant_id])
+        [position] = cursor.fetchone()
     return PaymentEvent.objects.create(
         tenant=payment.tenant,
-        position=stream.position,
+        position=position,
         payment=payment,
         sequence=sequence,
         status=status,

@@ -74,10 +74,8 @@ WITH changes AS (
         CASE sequence WHEN 1 THEN created_at WHEN 2 THEN created_at + interval '5 ms' ELSE settled_at END AS at,
         CASE sequence WHEN 4 THEN 'refund.returned' ELSE '' END AS kind
     FROM seed CROSS JOIN LATERAL generate_series(1, CASE WHEN status = 'queued' THEN 1 WHEN refunded > 0 THEN 4 ELSE 3 END) AS sequence
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position) SELECT %(tenant)s, count(*) FROM changes
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING position - (SELECT count(*) FROM changes) AS before
+), numbered AS MATERIALIZED (
+    SELECT payments_number(%(tenant)s, t.events) - t.events AS before FROM (SELECT count(*) AS events FROM changes OFFSET 0) t
 )
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail, kind, subject_id)
 SELECT %(tenant)s, before + row_number() OVER (ORDER BY at, id, sequence), id, sequence, status,

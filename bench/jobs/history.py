@@ -33,10 +33,8 @@ WITH sample AS (
 ), copies AS (
     SELECT e.*, made.id AS copy, row_number() OVER (ORDER BY made.id, e.sequence) AS number
     FROM made, queueing_jobevent e, sample WHERE e.tenant_id = sample.tenant_id AND e.job_id = sample.id
-), numbered AS (
-    UPDATE queueing_jobstream s SET position = position + (SELECT count(*) FROM copies)
-    FROM sample WHERE s.tenant_id = sample.tenant_id
-    RETURNING position - (SELECT count(*) FROM copies) AS last
+), numbered AS MATERIALIZED (
+    SELECT queueing_job_number(tenant_id, 0) AS last FROM sample
 )
 INSERT INTO queueing_jobevent (job_id, position, {event}) SELECT copy, last + number, {event} FROM copies, numbered
 """

@@ -34,10 +34,9 @@ WITH made AS (
     SELECT t.id, gen_random_uuid(), '', 1990, 'BRL', '', 'succeeded', 1, '', 0, 1, '', 0, now(), now(), now()
     FROM registry_tenant t CROSS JOIN generate_series(1, %(count)s) WHERE t.slug = 'bench'
     RETURNING tenant_id, id
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, count(*) FROM made GROUP BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM made GROUP BY tenant_id OFFSET 0) t
 )
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
 SELECT tenant_id, n.position - %(count)s + row_number() OVER (ORDER BY m.id), m.id, 1, 'succeeded', 1, now(), ''

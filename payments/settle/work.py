@@ -115,9 +115,8 @@ class PaymentWork(ProcessorWork[PaymentClaim, Settlement]):
         if not self.division.is_divided("payments"):
             return await super().take(conn, quotas)
         await self.load_routes(conn, set(quotas))
-        return await database.rows(
-            conn, TAKE_DIVIDED, claims.divided(quotas, self.routes, self.division, time.monotonic())
-        )
+        asked = claims.divided(quotas, self.routes, self.division, time.monotonic())
+        return await database.rows(conn, TAKE_DIVIDED, {**asked, "above": self.shares.above})
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:
         keys = {"tenant": Bigints([t for t, _ in ids]), "correlation": Uuids([c.bytes for _, c in ids])}

@@ -1,4 +1,4 @@
-"""The jobs' parts of `check_books`: events per job, and the stream's position."""
+"""The jobs' parts of `check_books`: events per job, and jobs of events."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,12 +47,10 @@ async def check_events(tenant_id: int, after: Any) -> AsyncIterator[BookSlice]:
         yield BookSlice(rows=bounds.rows, share=bounds.share, after=bounds.last, differences=differences)
 
 
-def _event(position: int, job: int, stray: bool, stream: int) -> BookDifference:
-    if stray:
-        stored, expected = f"about the job with id {job}, which does not exist", "about a job of the tenant"
-    else:
-        stored, expected = f"above the stream's position {stream}", f"one of the numbers 1 to {stream}"
-    kind = "job.stray" if stray else "job.position"
+def _event(position: int, job: int) -> BookDifference:
     return BookDifference(
-        kind=kind, subject=f"event {position} of the stream of jobs", stored=stored, expected=expected
+        kind="job.stray",
+        subject=f"event {position} of the stream of jobs",
+        stored=f"about the job with id {job}, which does not exist",
+        expected="about a job of the tenant",
     )

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from queueing.models import JobStatus
 from queueing.work import entry
 from queueing.work.pools import DIVIDED
 from queueing.work.table import DEPTH_SAMPLE, Depth, WorkTable, register
-from queueing.work.work import DUE_AT_MOST, Routed, Work
+from queueing.work.work import Routed, Work
 from registry.data import database, live
 from registry.data.arrays import Bigints, Texts, texts_unless_empty, unless_empty
 from registry.data.database import Row
@@ -48,17 +49,14 @@ async def _depth_of(kind: str) -> Depth:
 ACCEPTED = "CASE WHEN attempt = 0 THEN run_at ELSE created_at END"  # a first run may be asked for at a later time
 JOBS = register(
     WorkTable(
-        "jobs",
-        "queueing_job",
-        "closed IS NULL",
-        accepted=ACCEPTED,
-        part_depth=_depth_of,
+        "jobs", "queueing_job", "closed IS NULL", accepted=ACCEPTED, share=itemgetter(0, 3), part_depth=_depth_of,
         before_release=lost.put_off,
     )
-)
+)  # fmt: skip
 DIVIDED["jobs"] = KINDS.__contains__
 
 type JobShare = tuple[int, str]  # tenant, kind
+type Quotas = dict[JobShare, int]
 
 
 def _in_process(kind: str) -> bool:
@@ -107,7 +105,7 @@ class JobWork(Work[JobClaim, JobSettlement]):
     def share_of(self, item: JobClaim) -> JobShare:
         return item.tenant_id, item.kind
 
-    def free_by_share(self, limit: int) -> dict[JobShare, int]:
+    def free_by_share(self, limit: int) -> Quotas:
         self._of_tenant = Counter()
         for (tenant, _), count in self.in_flight_of.items():
             self._of_tenant[tenant] += count
@@ -116,38 +114,42 @@ class JobWork(Work[JobClaim, JobSettlement]):
 
     async def due(self, conn: AsyncConnection) -> list[JobShare]:
         mine = [kind for kind in KINDS if self.division.takes_part("jobs", kind)]
-        if not self.places.free():
-            mine = [kind for kind in mine if not _in_process(kind)]
-        shares = await database.rows(conn, SQL["due"], {"kinds": mine, "limit": DUE_AT_MOST})
-        return [(tenant, kind) for tenant, kind in shares if self._may_take(tenant, kind)]
+        free = mine if self.places.free() else [kind for kind in mine if not _in_process(kind)]
+        rows = await database.rows(conn, SQL["due"], {"kinds": free, **self.shares.asked})
+        found = [(tenant, kind) for tenant, kind in rows if self._may_take(tenant, kind)]
+        if len(free) < len(mine) or len(found) < len(rows):
+            self.shares.leave()
+        return found
 
     def _may_take(self, tenant: int, kind: str) -> bool:
         return self._of_tenant[tenant] < self.tenant_limit and (not _in_process(kind) or self.places.free_for(tenant))
 
-    async def take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
-        quotas = self._in_turn(self._for_tenants(quotas))
-        limited = sorted({kind for _, kind in quotas if limits.has_limits(KINDS[kind])})
+    async def take(self, conn: AsyncConnection, quotas: Quotas) -> list[Row]:
+        lowered = self._in_turn(self._for_tenants(quotas))
+        limited = sorted({kind for _, kind in lowered if limits.has_limits(KINDS[kind])})
         if not limited:
-            return await self._take(conn, quotas)
+            return await self._take(conn, lowered, quotas)
         async with conn.transaction():
-            rows = await self._take(conn, await limits.allowed(conn, limited, quotas))
+            rows = await self._take(conn, await limits.allowed(conn, limited, lowered), quotas)
             await limits.hold(conn, limited, [JobClaim._make(row) for row in rows])
             return rows
 
-    async def _take(self, conn: AsyncConnection, quotas: dict[JobShare, int]) -> list[Row]:
-        quotas = self._for_places(quotas)
+    async def _take(self, conn: AsyncConnection, lowered: Quotas, asked: Quotas) -> list[Row]:
+        quotas = self._for_places(lowered)
+        if quotas != asked:
+            self.shares.leave()
         return await database.rows(conn, SQL["take"], self._quotas_of(quotas)) if quotas else []
 
-    def _for_tenants(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+    def _for_tenants(self, quotas: Quotas) -> Quotas:
         """The quotas; those of a tenant's kinds lowered to what it may have in flight together."""
-        lowered: dict[JobShare, int] = {}
+        lowered: Quotas = {}
         for (tenant, kind), quota in quotas.items():
             if few := min(quota, self.tenant_limit - self._of_tenant[tenant]):
                 self._of_tenant[tenant] += few
                 lowered[tenant, kind] = few
         return lowered
 
-    def _in_turn(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+    def _in_turn(self, quotas: Quotas) -> Quotas:
         """The quotas; those of kinds that run in processes last, in the order in which they get places, without those that get none.
 
         So the limits of a kind are used up by tenants that have a place for its jobs.
@@ -157,18 +159,19 @@ class JobWork(Work[JobClaim, JobSettlement]):
             share: quotas[share] for share in self.places.in_turn(share for share in quotas if share not in loop)
         }
 
-    def _for_places(self, quotas: dict[JobShare, int]) -> dict[JobShare, int]:
+    def _for_places(self, quotas: Quotas) -> Quotas:
         """The quotas; those of kinds that run in processes lowered to the places that they get."""
         loop = {share: quota for share, quota in quotas.items() if not _in_process(share[1])}
         return loop | self.places.divide({share: quota for share, quota in quotas.items() if share not in loop})
 
-    def _quotas_of(self, quotas: dict[JobShare, int]) -> dict[str, object]:
+    def _quotas_of(self, quotas: Quotas) -> dict[str, object]:
         return {
             "tenants": Bigints([tenant for tenant, _ in quotas]),
             "kinds": Texts([kind for _, kind in quotas]),
             "quotas": Bigints(list(quotas.values())),
             "worker": self.worker_id,
             "lease": self.lease,
+            "above": self.shares.above,
             "most_lost": decisions.MOST_LOST,
         }
 

@@ -151,9 +151,11 @@ class JobEvent(AsyncModelMixin, models.Model):
 
 
 class JobStream(AsyncModelMixin, models.Model):
-    """The number of a tenant's latest job event. Locked while events are numbered, so that numbers follow commit order."""
+    """A tenant's stream of job events. Locked while events are numbered (migrations/sql/job_numbers.sql), so that numbers follow commit
+    order, and not changed then."""
 
     tenant = models.OneToOneField(Tenant, models.CASCADE, primary_key=True, related_name="+")
+    # No deleted event is above it. The latest number is the latest event's.
     position = models.BigIntegerField(default=0)
 
 

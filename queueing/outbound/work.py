@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,7 @@ from queueing.outbound.sources import source_of
 from queueing.work import entry
 from queueing.work.opened import Opened
 from queueing.work.table import WorkTable, register
-from queueing.work.work import DUE_AT_MOST, Routed, Work
+from queueing.work.work import Routed, Work
 from registry.data import clock, database
 from registry.data.arrays import Bigints
 from registry.data.database import Row
@@ -41,7 +42,9 @@ READ_MOST = 16 * 1024  # bytes of an answer that are read; what is longer costs 
 LEARN_EVERY = 5.0  # seconds between reads of the endpoints that fail
 HEADERS = {"Content-Type": "application/json", "User-Agent": "Registry-Webhooks/1"}
 
-DELIVERIES = register(WorkTable("webhooks", "queueing_webhookdelivery", "closed IS NULL", takeable=SQL["takeable"]))
+DELIVERIES = register(
+    WorkTable("webhooks", "queueing_webhookdelivery", "closed IS NULL", takeable=SQL["takeable"], share=itemgetter(2))
+)
 
 
 class _EndpointClient:
@@ -118,14 +121,16 @@ class DeliveryWork(Work[DeliveryClaim, DeliverySettlement]):
     async def due(self, conn: AsyncConnection) -> list[int]:
         if not self._learned:
             self._learn(await database.rows(conn, SQL["failing"]))
-        rows = await database.rows(conn, SQL["due"], {"limit": DUE_AT_MOST})
-        self._tenants = {endpoint: tenant for tenant, endpoint in rows}
-        return list(self._tenants)
+        rows = await database.rows(conn, SQL["due"], self.shares.asked)
+        found = {endpoint: tenant for tenant, endpoint in rows}
+        if not self.shares.looking:
+            self._tenants = found
+        return list(found)
 
     async def take(self, conn: AsyncConnection, quotas: dict[int, int]) -> list[Row]:
         parameters = {
             "tenants": [self._tenants[endpoint] for endpoint in quotas], "endpoints": list(quotas),
-            "quotas": list(quotas.values()), "worker": self.worker_id, "lease": self.lease,
+            "quotas": list(quotas.values()), "worker": self.worker_id, "lease": self.lease, "above": self.shares.above,
         }  # fmt: skip
         return await database.rows(conn, SQL["take"], parameters)
 

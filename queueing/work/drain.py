@@ -313,6 +313,7 @@ async def run_until_idle(work: Work, *, worker_id: int = 1, limit: int = 400) ->
     done: list[bool] = []
     while True:
         work.shares.forget()
+        work.shares.lower()
         items = await work.claim(worker_id, limit)
         if not items:
             return done

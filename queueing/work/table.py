@@ -3,9 +3,12 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
+from queueing.work.shares import Share
 from registry.data import database
+from registry.data.database import Row
 
 SQL = database.statements(Path(__file__).parent / "sql" / "work.sql")
 
@@ -47,6 +50,7 @@ class WorkTable:
     columns: str = "p.*"  # of a claimed row: tenant_id, id, …
     joins: str = ""
     accepted: str = "NULL::timestamptz"  # SQL: since when a row waits; NULL where waiting for long is normal
+    share: Callable[[Row], Share] = itemgetter(0)  # of a row that `take` returns
     takeable: str = "true"  # SQL: whether a worker may take a row that is due; where not, it waits for something else
     # Depth of a part of this work, for pools of workers that take only parts; None: of the whole.
     part_depth: Callable[[str], Awaitable[Depth]] | None = field(default=None, compare=False)
@@ -55,12 +59,12 @@ class WorkTable:
 
     @cached_property
     def due(self) -> str:
-        """Tenants with due rows; parameter limit."""
+        """Tenants with due rows; parameters limit, above and below."""
         return self._made("due")
 
     @cached_property
     def take(self) -> str:
-        """Lock due rows; parameters tenants and quotas."""
+        """Lock due rows; parameters tenants, quotas and above."""
         return self._made("take")
 
     @cached_property

@@ -5,8 +5,8 @@ The terms, in the order in which a row meets them:
 - **share**: the rows of one tenant (deliveries: of one endpoint; jobs: a tenant's of one kind). A claim is divided equally between the shares with due rows,
   and a share has at most `share_limit` rows in flight, so that a large or slow one leaves capacity to the others.
 - **claim**: lock due rows, decide which can be done now, and write their attempts and leases. Committed before anything is sent.
-- **lease**: the worker (`lease_id`, its Worker row) may work on the row until `leased_until`. If it dies, the lease ends and
-  another worker claims the row.
+  It reads no rows below the **floor** (shares.py), which are leased.
+- **lease**: the worker (`lease_id`, its Worker row) may work on the row until `leased_until`. If it dies, another worker claims the row then.
 - **attempt**: a number that each claim raises. It is the **fence**: an outcome names its attempt and its worker, so a worker
   whose row was claimed by another one changes nothing.
 - **postpone**: make a locked row that cannot be done now due later, so that it hides no rows behind it.
@@ -14,11 +14,10 @@ The terms, in the order in which a row meets them:
 - **settle**: write the outcomes of many rows with one commit (a **batch**).
 - **give back**: a worker that stops writes what it leaves unfinished, so that others need not wait for the leases to end.
 
-`Drain` runs any work in a worker, `Inline` in a web process, `run_until_idle` in tests. A kind of work is a subclass: it says how
-its rows are read, sent and written, and nothing else.
+`Drain` runs any work in a worker, `Inline` in a web process, `run_until_idle` in tests. A subclass says how its rows are read, sent and written.
 
-To add a kind: (1) a model with `WorkRow`, `closed_in` and `open_rows` (queueing/models/work.py); (2) in its package's `work.py`
-a registered `WorkTable` and a subclass of `Work` with `@entry.register("queue")`; (3) the module's name in the app's `apps.py`;
+To add a kind: (1) a model with `WorkRow`, `closed_in` and `open_rows` (queueing/models/work.py); (2) in its package's `work.py` a
+registered `WorkTable` and a subclass of `Work` with `@entry.register("queue")`; (3) the module's name in the app's `apps.py`;
 (4) `waking.wake("queue")` after each commit that adds rows. Workers, health, metrics and scaling find it by its name.
 """
 
@@ -45,7 +44,6 @@ from registry.telemetry import changes
 
 log = logging.getLogger(__name__)
 
-DUE_AT_MOST = 1000  # shares with due rows that one statement returns: enough for several claims
 WORTH_A_CLAIM = 50  # free rows that start a claim for a share that was at its limit
 WRITE_AGAIN = 0.25  # seconds until outcomes are written again that the database did not accept
 
@@ -111,6 +109,7 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
     async def _claim(self, limit: int) -> list[I]:
         free = self.free_by_share(limit)
         async with database.connection() as conn:
+            await self.shares.look(lambda: self.due(conn))
             remembered = self.shares.fresh and bool(self.shares.quotas(limit, free, self.share_limit))
             if not remembered:
                 await self.shares.read(self.due(conn))
@@ -134,6 +133,7 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
                 begun = await self.begin(conn, items) if items else []
         except BaseException:
             self.release(items)
+            self.shares.lower()
             raise
         try:
             changes.record(self.after_begin(items, begun))
@@ -149,7 +149,7 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
             free = free if number == 1 else self.free_by_share(limit)
             quotas = self.shares.quotas(limit - len(items), free, self.share_limit)
             rows = await self.take(conn, quotas) if quotas else []
-            self.shares.after_take(quotas, len(rows))
+            self.shares.after_take(quotas, map(self.table.share, rows))
             if taken:  # SKIP LOCKED does not skip rows that this transaction itself has locked
                 rows = [row for row in rows if (row[0], row[1]) not in taken]
             if not rows or await self._route(conn, rows, number, items):
@@ -231,8 +231,8 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
         return {share: self.share_limit - count for share, count in self.in_flight_of.items()}
 
     async def due(self, conn: AsyncConnection) -> list[Share]:
-        """Shares with due rows, in random order."""
-        return [share for (share,) in await database.rows(conn, self.table.due, {"limit": DUE_AT_MOST})]
+        """Shares with due rows, as `shares.asked` has it, in random order."""
+        return [share for (share,) in await database.rows(conn, self.table.due, self.shares.asked)]
 
     def claims_first(self) -> bool:
         """Whether `claim_first` has to be called even if nothing is due."""
@@ -243,8 +243,8 @@ class Work[I: Keyed, O: Keyed](TracedWork[I, O], ABC):
         return []
 
     async def take(self, conn: AsyncConnection, quotas: dict[Share, int]) -> list[Row]:
-        """Lock due rows: at most `quotas[share]` of each share."""
-        parameters = {"tenants": list(quotas), "quotas": list(quotas.values())}
+        """Lock due rows that are not below `shares.above`: at most `quotas[share]` of each share."""
+        parameters = {"tenants": list(quotas), "quotas": list(quotas.values()), "above": self.shares.above}
         return await database.rows(conn, self.table.take, parameters)
 
     async def take_by_id(self, conn: AsyncConnection, ids: Sequence[PublicId]) -> dict[PublicId, Row]:

@@ -36,7 +36,7 @@ FROM queueing_job j LEFT JOIN queueing_jobevent e ON e.tenant_id = j.tenant_id A
 WHERE j.kind LIKE 'bed.nap%' GROUP BY j.tenant_id, j.id
 """
 _GAPS = """
-SELECT s.tenant_id FROM queueing_jobstream s
+SELECT s.tenant_id FROM queueing_job_latest s
 WHERE s.position <> (SELECT count(*) FROM queueing_jobevent e WHERE e.tenant_id = s.tenant_id AND e.position BETWEEN 1 AND s.position)
 """
 _CLAIMED = "SELECT DISTINCT job FROM chaos_claim"

@@ -39,10 +39,10 @@ _OPEN = {
     "deliveries": "SELECT count(*) FROM queueing_webhookdelivery WHERE closed IS NULL",
     "events without deliveries": """
         SELECT coalesce(sum(s.position - (e.positions ->> 'payments')::bigint), 0)::bigint
-        FROM queueing_webhookendpoint e JOIN payments_stream s USING (tenant_id)
+        FROM queueing_webhookendpoint e JOIN payments_latest s USING (tenant_id)
         WHERE NOT e.callback AND e.deleted_at IS NULL""",
 }
-_POSITION = "SELECT s.position FROM payments_stream s JOIN registry_tenant t ON t.id = s.tenant_id WHERE t.slug = %s"
+_POSITION = "SELECT s.position FROM payments_latest s JOIN registry_tenant t ON t.id = s.tenant_id WHERE t.slug = %s"
 _PURGED = "SELECT s.purged_until FROM payments_stream s JOIN registry_tenant t ON t.id = s.tenant_id WHERE t.slug = %s"
 _PAYMENTS = """
 SELECT p.correlation_id::text AS payment, p.status, p.sequence, p.amount, p.refunded, coalesce(r.name, '') AS processor

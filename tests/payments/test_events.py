@@ -6,14 +6,14 @@ from contextlib import suppress
 
 import pytest
 
-from payments.books import events
+from payments.books import events, purge
 from payments.errors import NotCancelable
 from payments.settle import lifecycle
 from registry.data import database
 from tests.conftest import at_work, eventually
 from tests.depth import deep
 from tests.factories import in_thread, make_processor, make_tenant
-from tests.settling import accept, count, payments, tries, until_settled
+from tests.settling import accept, count, payments, settle_due, tries, until_settled
 
 TENANTS = 3
 ROUNDS = deep(3, 8)
@@ -117,3 +117,32 @@ async def test_either_a_concurrent_cancel_or_a_worker_gets_the_payment(tenants):
     for row in await payments(tenant):
         assert row.status == ("canceled" if canceled[row.correlation_id] else "succeeded")
         assert bool(await tries(row.correlation_id)) != canceled[row.correlation_id]
+
+
+async def test_numbering_makes_no_version_of_the_streams_row(tenants):
+    """While some transaction might see them, each statement would read all versions that were made since."""
+    mine = tenants[0]
+    row = "SELECT ctid::text, xmin::text FROM payments_stream WHERE tenant_id = %s"
+    await accept(mine, 1)
+    before = await database.fetch(row, [mine.pk])
+
+    for _ in range(3):
+        await accept(mine, 2)
+        await settle_due()
+
+    assert await count(mine, "succeeded") == 7
+    assert [e.position for e in await events.since(mine.pk, 0, 100)] == list(range(1, 22))
+    assert await database.fetch(row, [mine.pk]) == before
+
+
+async def test_numbers_of_purged_events_are_not_given_again(tenants):
+    mine = tenants[0]
+    await accept(mine, 3)
+    await settle_due()
+
+    await purge.purge(tenant_id=mine.pk, before=await purge.clock())
+    latest = await events.STREAM.positions([mine.pk])
+    await accept(mine, 1)
+
+    assert latest == {mine.pk: 9}
+    assert [e.position for e in await events.since(mine.pk, 0, 100)] == [10]

@@ -127,7 +127,7 @@ async def disputed(bench: Bench, intent: str, *, won: bool) -> None:
 
 async def told(hook: WebhookEndpoint) -> dict[str, list[str]]:
     """What is owed to it of each payment, in the order of the stream, once it has looked at all that happened."""
-    newest = "SELECT position FROM payments_stream WHERE tenant_id = %s"
+    newest = "SELECT position FROM payments_latest WHERE tenant_id = %s"
     while (await again(hook)).positions["payments"] < (await database.fetch(newest, [hook.tenant_id]))[0][0]:
         await fan_out()
     found = await database.fetch(

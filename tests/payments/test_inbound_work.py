@@ -53,9 +53,9 @@ class Handler:
     async def write(self, conn, event: ProcessorEvent) -> None:
         self.transactions += [number for (number,) in await database.rows(conn, "SELECT txid_current()")]
         await conn.execute(
-            "INSERT INTO payments_stream AS s (tenant_id, position) VALUES (%s, 1)"
-            " ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1",
-            [event.tenant_id],
+            "INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)"
+            " SELECT %(tenant)s, n, -n, 1, 'queued', 0, now(), '' FROM payments_number(%(tenant)s, 1) AS n",
+            {"tenant": event.tenant_id},
         )
         if self.error_after_writing:
             raise self.error_after_writing
@@ -79,7 +79,7 @@ async def arrive(server, to, kind: str = "thing.changed", **fields) -> None:
 
 async def written(tenant) -> int:
     """How often the handler's effect was committed."""
-    found = await database.fetch("SELECT position FROM payments_stream WHERE tenant_id = %s", [tenant.pk])
+    found = await database.fetch("SELECT position FROM payments_latest WHERE tenant_id = %s", [tenant.pk])
     return found[0][0] if found else 0
 
 

@@ -135,8 +135,8 @@ def keys(*numbers: int, **names: Any) -> dict[str, Any]:
 
 
 ONE = {"tenant": TENANT, "correlation": named(4000), "processor": TENANT + 1}
-DUE = {"limit": 10}
-TAKE = {"tenants": [TENANT], "quotas": [10]}
+DUE = {"limit": 10, "above": None, "below": 0.0}
+TAKE = {"tenants": [TENANT], "quotas": [10], "above": None}
 STANDING = {"tenants": None, "sample": 10, "heads": 10}
 WORKER = {"worker": 77, "lease": 30.0}
 SUMMARY = {
@@ -243,7 +243,6 @@ ASKED: dict[str, tuple] = {
     "check/rollup_end": (SQL["check"]["rollup_end"], {**ONE, "start": LATER.isoformat(), "limit": 10}, 40, True),
     "check/rollups": (SQL["check"]["rollups"], {**ONE, "start": LATER.isoformat(), "end": (LATER + timedelta(seconds=10)).isoformat()}, 60, True),
     "check/numbers": (SQL["check"]["numbers"], SLICE, 60, True),
-    "check/beyond": (SQL["check"]["beyond"], {"tenant": TENANT, "limit": 10}, 5, True),
     "summary/summary": (SQL["summary"]["summary"], SUMMARY, 40),
     "ledger/prove_since": (PROOFS["prove_since"], {"since": AT + timedelta(seconds=6990), "after": 10**9}, 100),
     "ledger/balance": (SQL["ledger"]["balance"], ONE, 2100),
@@ -291,8 +290,8 @@ ASKED: dict[str, tuple] = {
     "webhooks/events": (SQL["webhooks"]["events"], {"tenant": TENANT, "after": 10000, "upto": 10010}, 50),
     "outbound/owe": (SQL["outbound"]["owe"], {"tenant": TENANT, "endpoint": [1, 2], "nth": [1, 1], "ordered": [True, True], "message": ["m"], "position": [1], "subject": [named(450)], "type": ["t"], "body": [""]}, 40),
     "outbound/move": (SQL["outbound"]["move"], {"tenant": TENANT, "ids": [1, 2, 3], "source": "payments", "upto": 5}, 5),
-    "outbound/due": (SQL["outbound"]["due"], {"limit": 20}, 60),
-    "outbound/take": (SQL["outbound"]["take"], {"tenants": [TENANT] * 2, "endpoints": [1, 2], "quotas": [5, 5], "worker": 78, "lease": 30.0}, 60),
+    "outbound/due": (SQL["outbound"]["due"], {**DUE, "limit": 20}, 60),
+    "outbound/take": (SQL["outbound"]["take"], {"tenants": [TENANT] * 2, "endpoints": [1, 2], "quotas": [5, 5], "worker": 78, "lease": 30.0, "above": None}, 60),
     "outbound/alone": (SQL["outbound"]["alone"], {"tenants": [TENANT] * 2, "ids": [1, 2]}, 5),
     "outbound/settle": (SQL["outbound"]["settle"], DELIVERED, 100),
     "outbound/give_back": (SQL["outbound"]["give_back"], {"worker": 77, **keys(8501, 8502, delivery=..., number=1)}, 5),

@@ -91,7 +91,8 @@ async def test_all_fields_of_a_spilled_payment_are_stored_with_its_time_of_accep
     assert (one.amount, one.currency, one.description) == (full.amount, full.currency, full.description)
     assert (one.metadata, one.wanted_processor, one.scheduled_for) == (full.metadata, "default", tomorrow)
     assert (one.priority, bytes(one.fingerprint)) == (9, fingerprint(full))
-    assert (one.run_at, two.run_at) == (tomorrow, ACCEPTED)
+    assert one.run_at == tomorrow
+    assert two.run_at > ACCEPTED  # due by the server's clock, when it was stored
     assert (one.created_at, two.created_at, two.correlation_id) == (ACCEPTED, ACCEPTED, second.correlation_id)
 
 

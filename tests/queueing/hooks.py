@@ -107,10 +107,8 @@ async def seconds_to_go(of: WebhookEndpoint) -> float:
 async def events(payment: Payment, first: int, last: int, *, status: str = "succeeded") -> None:
     """Events `first` to `last` of a payment, numbered and committed as the service does it."""
     await database.fetch(
-        """WITH numbered AS (
-            INSERT INTO payments_stream AS s (tenant_id, position) VALUES (%(tenant)s, %(count)s)
-            ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-            RETURNING position - %(count)s AS before
+        """WITH numbered AS MATERIALIZED (
+            SELECT payments_number(%(tenant)s, %(count)s) - %(count)s AS before
         )
         INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
         SELECT %(tenant)s, before + n, %(payment)s, %(first)s + n - 1, %(status)s, 0, now(), ''

@@ -73,7 +73,7 @@ QUOTAS = {(TENANT, "open"): 10, (TENANT, "closed"): 10, (TENANT, "other"): 10}
 
 # Ten jobs each, or one. What is read of a job: its row and an entry of an index, some more for what is written.
 STATEMENTS = {
-    "due": Asked(SQL["jobs"]["due"], {"kinds": ["open", "closed"], "limit": 100}, 60),
+    "due": Asked(SQL["jobs"]["due"], {"kinds": ["open", "closed"], "limit": 100, "above": None, "below": 0.0}, 60),
     "take": Asked(SQL["jobs"]["take"], WORK._quotas_of(QUOTAS), 130),
     "limits": Asked(SQL["jobs"]["limits"], {"kinds": ["k1", "k2"]}, 10),
     "slots": Asked(SQL["jobs"]["slots"], {"kinds": ["open"]}, 90),

@@ -11,6 +11,7 @@ from queueing.jobs.work import JobWork
 from queueing.models import Job, JobEvent, JobResult, JobSlot
 from registry.data import database
 from registry.data.chores import CHORES
+from registry.models import Tenant
 from tests.conftest import Api, eventually
 from tests.queueing.mq import blocked, holding
 from tests.queueing.test_jobs import get, post, run, submit
@@ -174,3 +175,20 @@ async def test_a_slot_goes_once_its_job_does_not_run_any_more(api: Api) -> None:
 
 def test_a_chore_does_it() -> None:
     assert CHORES["trim-jobs"].run is retention.trim
+
+
+async def test_numbers_of_deleted_events_are_not_given_again(api: Api, tenant: Tenant) -> None:
+    last = "SELECT position FROM queueing_job_latest WHERE tenant_id = %s"
+    job = await submit(api)
+    await run()
+    [[before]] = await database.fetch(last, [tenant.pk])
+    await ended(31, job["id"])
+
+    await retention.trim()
+    [[deleted]] = await database.fetch(last, [tenant.pk])
+    await submit(api)
+
+    assert deleted == before
+    assert await database.fetch("SELECT position FROM queueing_jobevent WHERE tenant_id = %s", [tenant.pk]) == [
+        (before + 1,)
+    ]

@@ -1,5 +1,5 @@
 -- name: since
--- A tenant's events after a number. Numbers follow commit order (Stream is locked while events are numbered), so that no later
+-- A tenant's events after a number. Numbers follow commit order (`payments_number` locks the stream while events are numbered), so that no later
 -- commit has a lower number. Events of refunds and disputes (`kind`) come with what is refunded, and whether a dispute is open or
 -- lost; the disputes of other events are not read.
 SELECT e.tenant_id, e.position, p.correlation_id, e.status, p.amount, p.currency, r.name, e.attempt, e.at, e.sequence,
@@ -32,4 +32,4 @@ WHERE p.correlation_id = %(correlation)s AND p.tenant_id + 0 = %(tenant)s AND e.
 ORDER BY e.sequence;
 
 -- name: positions
-SELECT tenant_id, position FROM payments_stream WHERE tenant_id = ANY(%(tenants)s);
+SELECT tenant_id, position FROM payments_latest WHERE tenant_id = ANY(%(tenants)s);

@@ -78,10 +78,12 @@ WITH attempts AS (
 SELECT count(*), coalesce(max(position), 0) FROM events;
 
 -- name: purge_stream
--- Record how many events were deleted, so that a missing number can be told from a purged one; and when, so that the processors' bookings
+-- Record the number above which no event was deleted, so that none is given twice; how many were deleted, so that a missing number can be
+-- told from a purged one; and when, so that the processors' bookings
 -- of the deleted payments are not missed here: by the clock of this moment, for payments were sent while this transaction waited for them.
 -- Last: the stream is locked after the roll-ups, as by settling.
-UPDATE payments_stream SET purged = purged + %(events)s, purged_until = greatest(purged_until, %(last)s), purged_at = clock_timestamp()
+UPDATE payments_stream SET position = greatest(position, %(last)s), purged = purged + %(events)s,
+    purged_until = greatest(purged_until, %(last)s), purged_at = clock_timestamp()
 WHERE tenant_id = %(tenant)s;
 
 -- name: hold_rollups

@@ -1,7 +1,8 @@
 -- name: accept
 -- Insert a batch of payments with one statement and one commit. Existing correlation ids are skipped and not returned. `at` is
--- the time of the request, which a spilled payment keeps, unless that machine's clock is ahead of the server's. Events are
--- numbered last, so that the rows of payments_stream are locked for a short time; in order of tenant, against deadlocks.
+-- the time of the request, which a spilled payment keeps, unless that machine's clock is ahead of the server's; it is due by the
+-- server's clock, as claims compare `run_at` with that. Events are
+-- numbered last, so that the tenants' streams are locked for a short time; in order of tenant, against deadlocks.
 -- FULL JOIN: see `begin` in settle.sql.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
@@ -14,15 +15,13 @@ WITH input AS MATERIALIZED (
     INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,
         wanted_processor, method, return_url, scheduled_for, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
     SELECT tenant_id, correlation_id, fingerprint, amount, currency, description, metadata::jsonb,
-        wanted, method::jsonb, return_url, run_at, coalesce(run_at, least(at, now())), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
+        wanted, method::jsonb, return_url, run_at, coalesce(run_at, now()), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
     FROM input
     ON CONFLICT (tenant_id, correlation_id) DO NOTHING
     RETURNING tenant_id, id, correlation_id, created_at
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM accepted GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM accepted GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), events AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
     SELECT a.tenant_id, n.position - row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) + 1,

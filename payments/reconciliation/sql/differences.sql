@@ -38,11 +38,8 @@ WITH chosen AS (
     ON CONFLICT (tenant_id, width, starts_at, processor_id, currency) DO UPDATE
     SET payments = r.payments + excluded.payments, amount = r.amount + excluded.amount, fee = r.fee + excluded.fee
     RETURNING 1
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, 1 FROM booked WHERE (SELECT count(*) FROM rolled) >= 0  -- the roll-ups' locks come first, always
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, 1) AS position FROM booked WHERE (SELECT count(*) FROM rolled) >= 0  -- the roll-ups' locks come first, always
 ), event AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
     SELECT b.tenant_id, n.position, b.id, 1, 'succeeded', b.processor_id, 1, b.changed_at, %(description)s

@@ -48,10 +48,8 @@ WITH paid AS (
     SELECT p.tenant_id, p.id, p.processor_id, l.account, l.amount, p.currency, now(), %(cause)s, %(subject)s
     FROM paid p CROSS JOIN (VALUES ('processor', -%(back)s::bigint), ('balance', %(back)s::bigint)) AS l (account, amount)
     WHERE l.amount <> 0
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, 1 FROM paid
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, 1) AS position FROM paid
 ), event AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail,
         kind, subject_id)
@@ -164,13 +162,13 @@ WITH input AS MATERIALIZED (
     SELECT c.tenant_id, c.payment_id, c.processor_id, l.account, l.amount, c.currency, now(), 'refund', c.refund_id
     FROM closed c CROSS JOIN LATERAL (VALUES ('processor', -c.amount), ('balance', c.amount)) AS l (account, amount)
     WHERE c.status = 'returned'
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM closed
-    WHERE (SELECT count(*) FROM paid) >= 0
-    GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (
+        SELECT tenant_id, count(*) AS events FROM closed
+        WHERE (SELECT count(*) FROM paid) >= 0
+        GROUP BY tenant_id ORDER BY tenant_id OFFSET 0
+    ) t
 ), events AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail,
         kind, subject_id)

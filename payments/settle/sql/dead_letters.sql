@@ -25,11 +25,8 @@ WITH letter AS (
     WHERE p.tenant_id = letter.tenant_id AND p.id = letter.payment_id AND p.status IN ('failed', 'uncertain')
         AND NOT EXISTS (SELECT FROM external)
     RETURNING p.tenant_id, p.id, p.correlation_id, p.status, p.amount, p.currency, p.attempt, p.changed_at, p.sequence
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, 1 FROM moved
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, 1) AS position FROM moved
 ), event AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
     SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, %(detail)s

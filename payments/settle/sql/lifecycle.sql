@@ -4,10 +4,8 @@ WITH moved AS (
     UPDATE payments_payment SET status = 'canceled', sequence = sequence + 1, changed_at = now()
     WHERE correlation_id = %(correlation)s AND tenant_id + 0 = %(tenant)s AND status = 'queued'
     RETURNING tenant_id, id, sequence, attempt
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, 1) AS position FROM moved
 )
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, attempt, at, detail)
 SELECT m.tenant_id, n.position, m.id, m.sequence, 'canceled', m.attempt, now(), 'Canceled by the sender'
@@ -36,11 +34,9 @@ WITH found AS (
     FROM found
     WHERE p.tenant_id = found.tenant_id AND p.id = found.id
     RETURNING p.tenant_id, p.id, p.correlation_id, p.sequence, p.attempt, waits
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM due WHERE waits GROUP BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM due WHERE waits GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), events AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
     SELECT d.tenant_id, n.position - row_number() OVER (ORDER BY d.id DESC) + 1, d.id, d.sequence, 'processing',

@@ -18,7 +18,9 @@ SELECT {columns}
 FROM unnest(%(tenants)s::bigint[], %(quotas)s::bigint[], %(firsts)s::boolean[]) AS t (tenant_id, quota, first)
 CROSS JOIN LATERAL (
     SELECT * FROM payments_payment p
-    WHERE p.tenant_id = t.tenant_id AND closed IS NULL AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+    WHERE p.tenant_id = t.tenant_id AND closed IS NULL
+      AND p.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
       AND CASE
         WHEN p.status <> 'queued' THEN %(included)s = coalesce((
             SELECT d.processor_id = ANY(%(accounts)s::bigint[]) FROM payments_attempt d
@@ -58,11 +60,9 @@ WITH input AS MATERIALIZED (
 ), attempts AS (
     INSERT INTO payments_attempt (tenant_id, payment_id, number, processor_id, reason, requested_at, worker_id, started_at, outcome, code, reference)
     SELECT tenant_id, payment_id, number, processor_id, reason, requested_at, %(worker)s, now(), '', '', reference FROM input
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM begun WHERE changed GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM begun WHERE changed GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 )
 INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
 SELECT b.tenant_id, n.position - row_number() OVER (PARTITION BY b.tenant_id ORDER BY b.payment_id DESC) + 1,
@@ -214,13 +214,13 @@ WITH input AS MATERIALIZED (
     SET attempts = r.attempts + excluded.attempts, answers = r.answers + excluded.answers,
         latency_ms = r.latency_ms + excluded.latency_ms
     RETURNING 1
-), numbered AS (
-    INSERT INTO payments_stream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM settled
-    WHERE changed AND (SELECT count(*) FROM counted) >= 0  -- the roll-ups' locks come first, always
-    GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, payments_number(tenant_id, events) AS position
+    FROM (
+        SELECT tenant_id, count(*) AS events FROM settled
+        WHERE changed AND (SELECT count(*) FROM counted) >= 0  -- the roll-ups' locks come first, always
+        GROUP BY tenant_id ORDER BY tenant_id OFFSET 0
+    ) t
 ), events AS (
     INSERT INTO payments_paymentevent (tenant_id, position, payment_id, sequence, status, processor_id, attempt, at, detail)
     SELECT s.tenant_id, n.position - row_number() OVER (PARTITION BY s.tenant_id ORDER BY s.payment_id DESC) + 1,

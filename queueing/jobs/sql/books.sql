@@ -33,13 +33,11 @@ SELECT max(position), count(*) FROM (
 SELECT position FROM queueing_jobevent WHERE tenant_id = %(tenant)s ORDER BY tenant_id DESC, position DESC LIMIT 1;
 
 -- name: events
--- Events without a job, and events above the number at which the stream is. Numbers may be missing: jobs are deleted with their
--- events when they have been kept long enough.
-SELECT e.position, e.job_id, j.id IS NULL, s.position
+-- Events without a job. Numbers may be missing: jobs are deleted with their events when they have been kept long enough.
+SELECT e.position, e.job_id
 FROM queueing_jobevent e
-CROSS JOIN (SELECT coalesce((SELECT position FROM queueing_jobstream WHERE tenant_id = %(tenant)s), 0) AS position) s
 LEFT JOIN LATERAL (
     SELECT j.id FROM queueing_job j WHERE j.tenant_id = %(tenant)s AND j.id = e.job_id OFFSET 0
 ) j ON true
-WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s AND e.position <= %(last)s AND (j.id IS NULL OR e.position > s.position)
+WHERE e.tenant_id = %(tenant)s AND e.position > %(after)s AND e.position <= %(last)s AND j.id IS NULL
 ORDER BY e.position;

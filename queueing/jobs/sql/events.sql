@@ -29,4 +29,4 @@ WHERE j.uuid = %(uuid)s AND j.tenant_id + 0 = %(tenant)s
 ORDER BY e.sequence;
 
 -- name: positions
-SELECT tenant_id, position FROM queueing_jobstream WHERE tenant_id = ANY(%(tenants)s);
+SELECT tenant_id, position FROM queueing_job_latest WHERE tenant_id = ANY(%(tenants)s);

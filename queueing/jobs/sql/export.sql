@@ -16,11 +16,9 @@ WITH schedules AS (
     RETURNING j.tenant_id, j.id, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at
 ), canceled AS (
     SELECT * FROM changed WHERE status = 'canceled'
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM canceled GROUP BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM canceled GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 )
 INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at)
 SELECT c.tenant_id, n.position - row_number() OVER (ORDER BY c.id DESC) + 1, c.id, c.sequence, c.status, c.attempt, c.changed_at

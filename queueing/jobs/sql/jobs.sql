@@ -1,14 +1,16 @@
 -- name: due
 -- Tenants and kinds with due jobs, in random order: a loose index scan, as in the template of work.sql, by tenant and kind. Kinds
--- for which this worker takes no more jobs are left out.
+-- for which this worker takes no more jobs are left out. `above` and `below`: see work.sql.
 WITH RECURSIVE waiting AS (
-    (SELECT tenant_id, kind FROM queueing_job WHERE closed IS NULL
+    (SELECT tenant_id, kind FROM queueing_job
+     WHERE closed IS NULL AND run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
      ORDER BY tenant_id, kind, priority DESC, run_at, id LIMIT 1)
     UNION ALL
     SELECT n.tenant_id, n.kind
     FROM waiting w CROSS JOIN LATERAL (
         SELECT j.tenant_id, j.kind FROM queueing_job j
         WHERE j.closed IS NULL AND (j.tenant_id, j.kind) > (w.tenant_id, w.kind)
+          AND j.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
         ORDER BY j.tenant_id, j.kind, j.priority DESC, j.run_at, j.id LIMIT 1
     ) n
 )
@@ -16,7 +18,9 @@ SELECT w.tenant_id, w.kind
 FROM waiting w
 WHERE w.kind = ANY(%(kinds)s::text[]) AND (
     SELECT true FROM queueing_job d
-    WHERE d.tenant_id = w.tenant_id AND d.kind = w.kind AND d.closed IS NULL AND d.run_at <= now()
+    WHERE d.tenant_id = w.tenant_id AND d.kind = w.kind AND d.closed IS NULL
+      AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND d.run_at <= now() - make_interval(secs => %(below)s::float8)
       AND (d.leased_until IS NULL OR d.leased_until < now())
     ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
 )
@@ -34,7 +38,8 @@ WITH due AS MATERIALIZED (
         SELECT tenant_id, id, status = 'running' AS cut_off,
             cancel_requested OR (status = 'running' AND lost_attempts + 1 >= %(most_lost)s) AS over
         FROM queueing_job j
-        WHERE j.tenant_id = t.tenant_id AND j.kind = t.kind AND j.closed IS NULL AND j.run_at <= now()
+        WHERE j.tenant_id = t.tenant_id AND j.kind = t.kind AND j.closed IS NULL
+          AND j.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity') AND j.run_at <= now()
           AND (j.leased_until IS NULL OR j.leased_until < now())
         ORDER BY j.priority DESC, j.run_at, j.id
         LIMIT t.quota
@@ -50,11 +55,9 @@ WITH due AS MATERIALIZED (
     WHERE j.tenant_id = due.tenant_id AND j.id = due.id AND due.tenant_id BETWEEN 1 AND 9223372036854775807
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.input, j.sealed, j.attempt, j.tries_from, j.max_attempts, j.timeout, j.result_ttl, j.sequence,
         j.created_at, j.started_at, j.cancel_requested, due.over, due.cut_off, j.attempt - j.handed_back AS shown, j.run_at
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM claimed GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM claimed GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT c.*, n.position - count(*) OVER (PARTITION BY c.tenant_id) + row_number() OVER (PARTITION BY c.tenant_id ORDER BY c.id) AS position
     FROM claimed c FULL JOIN numbered n ON n.tenant_id = c.tenant_id
@@ -135,11 +138,9 @@ WITH input AS MATERIALIZED (
     INSERT INTO queueing_jobresult (tenant_id, job_id, body, expires_at)
     SELECT tenant_id, id, result, now() + make_interval(secs => result_ttl) FROM moved WHERE status = 'succeeded' AND result IS NOT NULL
     ON CONFLICT (tenant_id, job_id) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM moved GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT m.*, n.position - count(*) OVER (PARTITION BY m.tenant_id) + row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id) AS position
     FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
@@ -187,11 +188,9 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND j.attempt = h.attempt AND j.lease_id = %(worker)s AND j.leased_until >= now()
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at, j.started_at,
         j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM moved GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT m.*, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1 AS position
     FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id
@@ -219,10 +218,8 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status IN ('queued', 'running')
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
         j.created_at, j.started_at, j.finished_at, j.callback_url, j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved WHERE status = 'canceled'
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, 1) AS position FROM moved WHERE status = 'canceled'
 ), event AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, callback_due)
     SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, m.callback_url <> ''
@@ -245,10 +242,8 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id AND h.status = 'failed'
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at,
         j.created_at, j.started_at, j.finished_at, j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position) SELECT tenant_id, 1 FROM moved
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + 1
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, 1) AS position FROM moved
 ), event AS (
     INSERT INTO queueing_jobevent (tenant_id, position, job_id, sequence, status, attempt, at, detail)
     SELECT m.tenant_id, n.position, m.id, m.sequence, m.status, m.attempt, m.changed_at, %(detail)s

@@ -24,11 +24,9 @@ WITH held AS MATERIALIZED (
     WHERE j.tenant_id = h.tenant_id AND j.id = h.id
     RETURNING j.tenant_id, j.id, j.uuid, j.kind, j.status, j.sequence, j.attempt - j.handed_back AS attempt, j.changed_at, j.created_at,
         j.started_at, j.finished_at, j.callback_url, j.error_code, j.error, j.progress_done, j.progress_total, j.progress_message
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM moved GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM moved GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT m.*, n.position - row_number() OVER (PARTITION BY m.tenant_id ORDER BY m.id DESC) + 1 AS position
     FROM moved m FULL JOIN numbered n ON n.tenant_id = m.tenant_id

@@ -25,6 +25,14 @@ WITH page AS MATERIALIZED (
             SELECT c.ctid FROM queueing_jobevent c WHERE c.job_id = d.id AND c.tenant_id + 0 = d.tenant_id OFFSET 0
         ) e
     ))
+    RETURNING tenant_id, position
+), held AS MATERIALIZED (  -- so that the numbers of deleted events are not given again
+    SELECT s.tenant_id, l.position
+    FROM queueing_jobstream s JOIN (SELECT tenant_id, max(position) AS position FROM events GROUP BY tenant_id) l USING (tenant_id)
+    WHERE s.position < l.position
+    ORDER BY s.tenant_id FOR NO KEY UPDATE OF s
+), recorded AS (
+    UPDATE queueing_jobstream s SET position = greatest(s.position, h.position) FROM held h WHERE s.tenant_id = h.tenant_id
 )
 SELECT p.finished_at, p.id, d.id IS NOT NULL
 FROM page p LEFT JOIN deleted d ON d.tenant_id = p.tenant_id AND d.id = p.id

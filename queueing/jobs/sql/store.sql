@@ -1,7 +1,7 @@
 -- name: accept
 -- Insert a batch of jobs with one statement and one commit. Jobs whose id exists, or whose unique key is at work, are skipped and
--- not returned. In order of unique key, against deadlocks of two batches. Events are numbered last, so that the rows of
--- queueing_jobstream are locked for a short time; in order of tenant. FULL JOIN: see lost.sql.
+-- not returned. In order of unique key, against deadlocks of two batches. Events are numbered last, so that the
+-- tenants' streams are locked for a short time; in order of tenant. FULL JOIN: see lost.sql.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         %(tenant)b::bigint[], %(uuid)b::uuid[], %(kind)b::text[], %(input)b::text[], %(sealed)b::bytea[], %(fingerprint)b::bytea[],
@@ -18,11 +18,9 @@ WITH input AS MATERIALIZED (
     ORDER BY tenant_id, unique_key, number
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, id, uuid, created_at
-), numbered AS (
-    INSERT INTO queueing_jobstream AS s (tenant_id, position)
-    SELECT tenant_id, count(*) FROM accepted GROUP BY tenant_id ORDER BY tenant_id
-    ON CONFLICT (tenant_id) DO UPDATE SET position = s.position + excluded.position
-    RETURNING tenant_id, position
+), numbered AS MATERIALIZED (
+    SELECT tenant_id, queueing_job_number(tenant_id, events) AS position
+    FROM (SELECT tenant_id, count(*) AS events FROM accepted GROUP BY tenant_id ORDER BY tenant_id OFFSET 0) t
 ), placed AS (
     SELECT a.*, n.position - count(*) OVER (PARTITION BY a.tenant_id) + row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id) AS position
     FROM accepted a FULL JOIN numbered n ON n.tenant_id = a.tenant_id

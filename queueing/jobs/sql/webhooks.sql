@@ -4,7 +4,7 @@
 SELECT e.tenant_id, r.position, s.position, array_agg(e.id ORDER BY e.id)
 FROM queueing_webhookendpoint e
 CROSS JOIN LATERAL (SELECT coalesce((e.positions ->> 'jobs')::bigint, 0) AS position) r
-JOIN queueing_jobstream s ON s.tenant_id = e.tenant_id AND s.position > r.position
+JOIN queueing_job_latest s ON s.tenant_id = e.tenant_id AND s.position > r.position
 WHERE e.enabled AND e.deleted_at IS NULL AND NOT e.callback
 GROUP BY e.tenant_id, r.position, s.position
 ORDER BY random()

@@ -89,13 +89,19 @@ SELECT t.mode, s.sealed FROM registry_tenant t LEFT JOIN queueing_jobsecret s ON
 
 -- name: due
 -- Endpoints with due deliveries, in random order. One index probe per endpoint with open rows, and one for its first due row.
+-- `above` and `below`: see work.sql.
 WITH RECURSIVE waiting AS (
-    (SELECT tenant_id, endpoint_id FROM queueing_webhookdelivery WHERE closed IS NULL ORDER BY tenant_id, endpoint_id LIMIT 1)
+    (
+        SELECT tenant_id, endpoint_id FROM queueing_webhookdelivery
+        WHERE closed IS NULL AND run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+        ORDER BY tenant_id, endpoint_id LIMIT 1
+    )
     UNION ALL
     SELECT n.tenant_id, n.endpoint_id
     FROM waiting w CROSS JOIN LATERAL (
         SELECT d.tenant_id, d.endpoint_id FROM queueing_webhookdelivery d
         WHERE d.closed IS NULL AND (d.tenant_id, d.endpoint_id) > (w.tenant_id, w.endpoint_id)
+          AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
         ORDER BY d.tenant_id, d.endpoint_id LIMIT 1
     ) n
 )
@@ -107,7 +113,8 @@ CROSS JOIN LATERAL (
 WHERE e.enabled AND e.deleted_at IS NULL AND (e.rest_until IS NULL OR e.rest_until <= now()) AND (
     SELECT true FROM queueing_webhookdelivery d
     WHERE d.tenant_id = w.tenant_id AND d.endpoint_id = w.endpoint_id AND d.closed IS NULL
-      AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+      AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND d.run_at <= now() - make_interval(secs => %(below)s::float8) AND (d.leased_until IS NULL OR d.leased_until < now())
     ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
 )
 ORDER BY random()
@@ -135,6 +142,7 @@ WITH found AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT d.id FROM queueing_webhookdelivery d
         WHERE d.tenant_id = q.tenant_id AND d.endpoint_id = q.endpoint_id AND d.closed IS NULL
+          AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
           AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
         ORDER BY d.priority DESC, d.run_at, d.id
         LIMIT q.quota

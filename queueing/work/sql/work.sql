@@ -1,25 +1,39 @@
 -- Template of the statements of all work tables. A work table has `tenant_id, id, run_at, priority, attempt, lease_id, leased_until`
 -- and a partial index on `(tenant_id, priority DESC, run_at, id)` of its open rows. Formatted into the template: {table}, {open}
 -- (that index's predicate), {columns} and {joins} (what `take` returns of a row `p`).
+-- `above`: a claim reads no row that was due more seconds ago: it is leased, or its index entry is that of a finished row
+-- (queueing/work/shares.py). NULL: it reads all. In every statement that scans due rows this is a condition of the index.
 
 -- name: due
 -- Tenants with due rows, in random order. A loose index scan: one probe per tenant with open rows, however many rows it has, and
--- one for its first due row. ORDER BY names all columns of the partial index: else the planner may choose another index and read
--- millions of closed rows. Tenants whose open rows are all scheduled for later are left out: they need no share of a claim.
+-- one for its first due row, unless the first open one is due. ORDER BY names all columns of the partial index: else the planner may choose
+-- another index and read millions of closed rows. Tenants whose open rows are all scheduled for later are left out: they need no share of
+-- a claim. Only rows that became due between `above` and `below` seconds ago.
 WITH RECURSIVE waiting AS (
-    (SELECT tenant_id FROM {table} WHERE {open} ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT w.tenant_id FROM {table} w WHERE {open} AND w.tenant_id > waiting.tenant_id
-        ORDER BY w.tenant_id, w.priority DESC, w.run_at, w.id LIMIT 1
+    (
+        SELECT tenant_id, run_at <= now() - make_interval(secs => %(below)s::float8) AND (leased_until IS NULL OR leased_until < now()) AS due
+        FROM {table}
+        WHERE {open} AND run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+        ORDER BY tenant_id, priority DESC, run_at, id LIMIT 1
     )
-    FROM waiting WHERE waiting.tenant_id IS NOT NULL
+    UNION ALL
+    SELECT n.tenant_id, n.due
+    FROM waiting CROSS JOIN LATERAL (
+        SELECT w.tenant_id,
+            w.run_at <= now() - make_interval(secs => %(below)s::float8) AND (w.leased_until IS NULL OR w.leased_until < now()) AS due
+        FROM {table} w
+        WHERE {open} AND w.tenant_id > waiting.tenant_id
+          AND w.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+        ORDER BY w.tenant_id, w.priority DESC, w.run_at, w.id LIMIT 1
+    ) n
 )
 SELECT w.tenant_id
 FROM waiting w
-WHERE w.tenant_id IS NOT NULL AND (
+WHERE w.due OR (
     SELECT true FROM {table} d
-    WHERE d.tenant_id = w.tenant_id AND {open} AND d.run_at <= now() AND (d.leased_until IS NULL OR d.leased_until < now())
+    WHERE d.tenant_id = w.tenant_id AND {open}
+      AND d.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND d.run_at <= now() - make_interval(secs => %(below)s::float8) AND (d.leased_until IS NULL OR d.leased_until < now())
     ORDER BY d.priority DESC, d.run_at, d.id LIMIT 1
 )
 ORDER BY random()
@@ -37,7 +51,9 @@ SELECT {columns}
 FROM unnest(%(tenants)s::bigint[], %(quotas)s::bigint[]) AS t (tenant_id, quota)
 CROSS JOIN LATERAL (
     SELECT * FROM {table} p
-    WHERE p.tenant_id = t.tenant_id AND {open} AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
+    WHERE p.tenant_id = t.tenant_id AND {open}
+      AND p.run_at >= coalesce(now() - make_interval(secs => %(above)s::float8), '-infinity')
+      AND p.run_at <= now() AND (p.leased_until IS NULL OR p.leased_until < now())
     ORDER BY p.priority DESC, p.run_at, p.id
     LIMIT t.quota
     FOR UPDATE SKIP LOCKED

@@ -215,7 +215,7 @@ UNION ALL
 );
 
 -- name: stream
-SELECT position, purged_until FROM payments_stream WHERE tenant_id = %(tenant)s;
+SELECT position, purged_until FROM payments_latest WHERE tenant_id = %(tenant)s;
 
 -- name: numbers
 -- Numbers without an event, as ranges, and events without a payment. Numbers up to `purged_until` may be missing: they are counted
@@ -250,12 +250,3 @@ SELECT s.purged_until, s.purged, (
     SELECT count(*) FROM payments_paymentevent e WHERE e.tenant_id = s.tenant_id AND e.position <= s.purged_until
 )
 FROM payments_stream s WHERE s.tenant_id = %(tenant)s;
-
--- name: beyond
--- Events above the number at which the stream is.
-SELECT e.position, e.payment_id, s.position
-FROM (SELECT coalesce((SELECT position FROM payments_stream WHERE tenant_id = %(tenant)s), 0) AS position) s
-CROSS JOIN LATERAL (
-    SELECT e.position, e.payment_id FROM payments_paymentevent e
-    WHERE e.tenant_id = %(tenant)s AND e.position > s.position ORDER BY e.position LIMIT %(limit)s OFFSET 0
-) e;
