@@ -29,7 +29,7 @@ RATE = 60  # payments a second: eleven servers and two processors share the mach
 async def main(options: argparse.Namespace, console: Console) -> int:
     task = asyncio.current_task()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    chosen = plan(options.seed, strikes_=options.strikes, way=options.way, held=options.held, only=options.only)
+    chosen = plan(options.seed, number=options.strikes, way=options.way, held=options.held, only=options.only)
     kept = KEPT / str(options.seed)
     run = Run(
         options.seed, chosen, options.way, options.rate, kept, tell=lambda text: console.print(text, soft_wrap=True)
@@ -58,7 +58,7 @@ async def main(options: argparse.Namespace, console: Console) -> int:
     return not good
 
 
-if __name__ == "__main__":
+def start(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make lab", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="repeats the same strikes")
     parser.add_argument("--strikes", type=int, default=5)
@@ -69,12 +69,16 @@ if __name__ == "__main__":
     parser.add_argument("--only", action="append", metavar="STRIKE", help="this one; may be repeated")
     parser.add_argument("--held", type=float, metavar="SECONDS", help="how long each strike lasts")
     parser.add_argument("--list", action="store_true", help="the names of all strikes")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.list:
         print("\n".join(one.name for one in strikes("haproxy")))
-        sys.exit()
+        return 0
     if absent := missing():
         print("The laboratory cannot run here. It needs:", *(f"- {one}" for one in absent), sep="\n", file=sys.stderr)
-        sys.exit(MISSING)
+        return MISSING
     os.umask(0o022)
-    sys.exit(asyncio.run(main(options, Console())))
+    return asyncio.run(main(options, Console()))
+
+
+if __name__ == "__main__":
+    sys.exit(start(sys.argv[1:]))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from functools import cache
 from random import Random
 from typing import Protocol
 
@@ -86,10 +87,11 @@ SERVERS: dict[str, Find[Struck]] = {
 PROXY: dict[str, Find[Struck]] = {"HAProxy": lambda lab, dice: lab.proxy}
 
 
-def strikes(way: str) -> list[Strike[Laboratory]]:
+@cache
+def strikes(way: str) -> tuple[Strike[Laboratory], ...]:
     """All of them, where the service reaches the primary in this way."""
     targets: dict[str, Find] = {**SERVICE, **DATABASES, **SERVERS, **(PROXY if way == "haproxy" else {})}
-    return [
+    return (
         *(Strike(f"{how}: {what}", striking(find, WAYS[how])) for how in WAYS for what, find in targets.items()),
         *(Strike(f"cut from PostgreSQL: {what}", striking(find, _from_databases)) for what, find in SERVICE.items()),
         *(
@@ -98,7 +100,7 @@ def strikes(way: str) -> list[Strike[Laboratory]]:
         ),
         Strike("full disk: web host's spill", striking(SERVICE["web host"], lambda host: filled(host.disk))),
         Strike("switch-over: PostgreSQL primary", switch_over),
-    ]
+    )
 
 
 def _from_databases(host: LabHost) -> AbstractContextManager[None]:
@@ -106,12 +108,12 @@ def _from_databases(host: LabHost) -> AbstractContextManager[None]:
 
 
 def plan(
-    seed: int, *, strikes_: int, way: str, held: float | None = None, only: list[str] | None = None
+    seed: int, *, number: int, way: str, held: float | None = None, only: list[str] | None = None
 ) -> list[Planned[Laboratory]]:
     """`only`: these, in this order. `held`: seconds of each."""
     dice, known = Random(seed), {one.name: one for one in strikes(way)}
     if only:
         chosen = [Planned(known[name], GAP, dice.uniform(*HELD)) for name in only]
     else:
-        chosen = planned(dice, strikes=strikes_, seconds=2 * GAP * strikes_, of=list(known.values()), held=HELD)
+        chosen = planned(dice, strikes=number, seconds=2 * GAP * number, of=strikes(way), held=HELD)
     return [one._replace(held=held) if held else one for one in chosen]
