@@ -87,7 +87,7 @@ class Etcd(Server):
             *(word for option in own for word in (option, self.peer)),
             *(word for option in client for word in (option, f"http://{self.client}")),
             "--initial-cluster", all_of_them, "--initial-cluster-state", "new", "--initial-cluster-token", "lab",
-            "--heartbeat-interval", "250", "--election-timeout", "2500", "--auto-compaction-retention", "1h",
+            "--enable-v2", "--heartbeat-interval", "250", "--election-timeout", "2500", "--auto-compaction-retention", "1h",
         )  # fmt: skip
 
 
@@ -110,7 +110,8 @@ class Postgres(Server):
         self.run("patroni", self.configuration, user=self.user, environ={**os.environ, "HOME": str(self.folder)})
 
     def _configured(self, etcd: Sequence[Etcd]) -> dict[str, Any]:
-        """docs/scale.md names those that a service needs. `host … scram`: of the laboratory's machines."""
+        """docs/scale.md names those that a service needs. `etcd`, by its second version's API: with the third's, Patroni 3.0 takes
+        the leader's key back when it was frozen and another one has it."""
         users = {
             "superuser": {"username": SUPERUSER, "password": self.passwords[SUPERUSER]},
             "replication": {"username": "replicator", "password": self.passwords["replicator"]},
@@ -128,7 +129,7 @@ class Postgres(Server):
         return {
             "scope": "registry", "name": str(self),
             "restapi": {"listen": f"{self.address}:{PATRONI}", "connect_address": f"{self.address}:{PATRONI}"},
-            "etcd3": {"hosts": [one.client for one in etcd]},
+            "etcd": {"hosts": [one.client for one in etcd]},
             "bootstrap": {"dcs": dynamic, "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"]},
             "postgresql": {
                 "listen": f"{self.address}:{POSTGRES}", "connect_address": f"{self.address}:{POSTGRES}",
