@@ -7,12 +7,13 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -40,7 +41,6 @@ from tests.lab.servers import (
     Server,
     Valkey,
     password,
-    unmount,
 )
 from tests.waiting import SCALE, eventually
 
@@ -95,7 +95,17 @@ class Laboratory:
         self.key = ""
         self.hosts: list[LabHost] = []
         self.processors: dict[str, RemoteProcessor] = {}
+        self.servers: list[Server] = []
         self.closing = ExitStack()
+        last_first = (
+            (shutil.rmtree, self.folder),
+            (self._close_hosts,),
+            (unmount_below, self.folder),
+            (self._stop_processors,),
+        )
+        for what, *words in last_first:
+            self.closing.callback(what, *words)
+        self.closing.callback(self.network.close)
         self.struck = ""  # the machine that was struck last
 
     # -- Starting and stopping -------------------------------------------------------------------------------
@@ -114,7 +124,7 @@ class Laboratory:
         first = places[0].address
         self.caches = [Valkey(place, folder, self.passwords["redis"], first) for place in places]
         self.proxy = Proxy(machine("haproxy"), folder, self.databases)
-        self.servers: list[Server] = [*self.etcd, *self.databases, *self.caches, self.proxy]
+        self.servers = [*self.etcd, *self.databases, *self.caches, self.proxy]
         place = machine("processors")
         for name, fee in FEES.items():
             self.processors[name] = RemoteProcessor(fee=float(fee), host=place.address, within=place.within)
@@ -179,22 +189,20 @@ class Laboratory:
             (folder / f"{server}.log").write_text(server.log)
 
     def close(self) -> None:
-        """Everything is gone afterwards, however far the start came. Hosts are closed last: that looks into their logs."""
+        """Everything is gone afterwards, however far the start came, and although one of these fails."""
         self.closing.close()
-        self.network.close()
+
+    def _stop_processors(self) -> None:
         for processor in self.processors.values():
             if hasattr(processor, "process"):
                 processor.stop()
-        unmount(self.servers if hasattr(self, "servers") else [])
-        for host in self.web:
-            subprocess.run(["umount", "--lazy", str(host.disk)], check=True)
-        try:
-            for host in self.hosts:
-                if host.popen:
-                    host.popen.wait(ASK_LIMIT)
-                host.close()
-        finally:
-            shutil.rmtree(self.folder)
+
+    def _close_hosts(self) -> None:
+        """This looks for secrets in their logs."""
+        for host in self.hosts:
+            if host.popen:
+                host.popen.wait(ASK_LIMIT)
+            host.close()
 
     # -- Settings --------------------------------------------------------------------------------------------------
 
@@ -357,7 +365,19 @@ async def laboratory(way: str = WAYS[0], say: Callable[[str], None] = lambda _: 
         yield lab
     finally:
         say("taking everything down")
-        lab.close()
+        with _undisturbed():
+            lab.close()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second ^C does not end what cleans up after the first."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def clear_away() -> None:
@@ -366,8 +386,12 @@ def clear_away() -> None:
         take_down(name)
         number = name.rpartition("-")[2]
         for folder in Path("/tmp").glob(f"{FOLDER}{number}-*"):
-            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-            for mount in mounts:
-                if mount.startswith(f"{folder}/"):
-                    subprocess.run(["umount", "--lazy", mount], check=True)
+            unmount_below(folder)
             shutil.rmtree(folder)
+
+
+def unmount_below(folder: Path) -> None:
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in mounts:
+        if mount.startswith(f"{folder}/"):
+            subprocess.run(["umount", "--lazy", mount], check=True)

@@ -33,7 +33,6 @@ class Server(ABC):
         self.machine = machine
         self.folder = folder / machine.name
         self.folder.mkdir(mode=0o711)
-        self.disks: list[Path] = []
 
     def __str__(self) -> str:
         return self.machine.name
@@ -48,14 +47,6 @@ class Server(ABC):
     def run(self, *command: str | Path, **options: Any) -> None:
         with (self.folder / "log").open("ab") as log:
             self.machine.start(command, log=log, cwd=self.folder, **options)
-
-    def mount(self, folder: Path, size: str, user: Mapping[str, Any] | None = None) -> None:
-        folder.mkdir()
-        subprocess.run(mounting(folder, size), check=True)
-        self.disks.append(folder)
-        if user:
-            os.chown(folder, user["user"], user["group"])
-            folder.chmod(0o700)
 
     @property
     def log(self) -> str:
@@ -100,7 +91,10 @@ class Postgres(Server):
         self.passwords = passwords
         os.chown(self.folder, self.user["user"], self.user["group"])
         self.disk = self.folder / "disk"
-        self.mount(self.disk, DISK, self.user)
+        self.disk.mkdir()
+        subprocess.run(mounting(self.disk, DISK), check=True)
+        os.chown(self.disk, self.user["user"], self.user["group"])
+        self.disk.chmod(0o700)
         self.configuration = self.folder / "patroni.yml"
         self.configuration.write_text(json.dumps(self._configured(etcd), indent=1))  # JSON is YAML too
         os.chown(self.configuration, self.user["user"], self.user["group"])
@@ -216,13 +210,6 @@ listen primary
     http-check expect status 200
     default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
 """
-
-
-def unmount(servers: Sequence[Server]) -> None:
-    for server in servers:
-        for disk in server.disks:
-            subprocess.run(["umount", "--lazy", str(disk)], check=True)
-        server.disks.clear()
 
 
 def password() -> str:
