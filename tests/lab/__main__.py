@@ -45,6 +45,7 @@ async def main(options: argparse.Namespace, console: Console) -> int:
         return 130
     except Exception as error:
         console.print(f"[bold red]{run.phases.now}: {type(error).__name__}", str(error), markup=False, soft_wrap=True)
+    console.print()
     for fault in run.faults:
         console.print(f"wrong: {fault}", style="red", markup=False, soft_wrap=True)
     for line in run.summary():

@@ -238,8 +238,10 @@ class Laboratory:
         return all(host.is_ready() for host in self.hosts)
 
     def is_settled(self, before: datetime) -> bool:
-        if self.spilled():
-            return False
+        return not self.spilled() and self.has_closed(before)
+
+    def has_closed(self, before: datetime) -> bool:
+        """Whether every stored payment that was accepted up to `before` is settled."""
         try:
             with self.connect() as connection:
                 return connection.execute(OPEN, [before]).fetchone() == (0,)

@@ -37,6 +37,7 @@ class Result:
     machine: str = ""
     began: float = 0.0
     healed: float = 0.0
+    late: float = 0.0  # from the beginning until all that was accepted before it is settled
     recovered: float | None = None  # after it was healed
     whole: float | None = None  # the servers
     accepting: float = 0.0  # longest pauses, from the beginning to the recovery
@@ -99,6 +100,10 @@ class Run:
                 while not await _begun(struck, lab, planned, dice):
                     await asyncio.sleep(LOOK_EVERY)
             result.machine = lab.struck
+            began = datetime.fromtimestamp(result.began, UTC)
+            late = asyncio.create_task(
+                _seconds(lambda: lab.has_closed(began), lab, f"{planned.strike}: earlier ones", since=result.began)
+            )
             self.phases.begin(f"{planned.strike} ({lab.struck}) for {planned.held:.0f} s", under="strikes")
             await asyncio.sleep(planned.held)
         result.healed = time.time()
@@ -106,6 +111,7 @@ class Run:
         healed = datetime.now(UTC)
         result.recovered = await _seconds(lambda: lab.is_ready() and lab.is_settled(healed), lab, str(planned.strike))
         result.whole = await _seconds(lab.is_whole, lab, f"{planned.strike}: servers", since=result.healed)
+        result.late = await late
         self.recorder.add(Struck(name=result.name, began=result.began, healed=result.healed))
         self._measure(lab, result)
         self.tell(f"{result.name} ({result.machine}): {self._row(result)}")
@@ -137,18 +143,27 @@ class Run:
     def _row(self, result: Result) -> str:
         return (
             f"held {result.healed - result.began:.1f} s, longest pause of accepting {result.accepting:.2f} s, of settling"
-            f" {result.settling:.1f} s; recovered {result.recovered:.1f} s and all servers whole {result.whole:.1f} s after its end"
+            f" {result.settling:.1f} s, earlier ones settled within {result.late:.1f} s; recovered {result.recovered:.1f} s and all servers whole {result.whole:.1f} s after its end"
         )
 
     def __rich__(self) -> Table:
-        columns = ("strike", "machine", "held", "no accept for", "no booking for", "recovered", "servers whole")
+        columns = (
+            "strike",
+            "machine",
+            "held",
+            "no accept for",
+            "no booking for",
+            "settled within",
+            "recovered",
+            "servers whole",
+        )
         title = f"seed {self.seed}, primary {'by several hosts in the address' if self.way == 'direct' else 'through HAProxy'}"
         table = Table(*columns, title=title)
         for one in self.results:
             if one.whole is None:
                 table.add_row(one.name, one.machine)
                 continue
-            seconds = (one.healed - one.began, one.accepting, one.settling, one.recovered, one.whole)
+            seconds = (one.healed - one.began, one.accepting, one.settling, one.late, one.recovered, one.whole)
             table.add_row(one.name, one.machine, *(f"{value:.2f} s" for value in seconds))
         accepted = len(self.shop.accepted) if self.shop else 0
         table.caption = f"{self.phases.now} · {len(self.results)} of {len(self.plan)} strikes · {accepted:,} accepted"

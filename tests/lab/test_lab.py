@@ -2,18 +2,20 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from registry.servers.processes import holds_within
 from tests.bed.running import PROJECT
 from tests.depth import DEEP
 from tests.lab import needs
 from tests.lab.laboratory import WAYS
 from tests.lab.load import longest_pause
-from tests.lab.network import DELAY, HELD
+from tests.lab.network import DELAY, HELD, PREFIX
 from tests.lab.relay import Way
 from tests.lab.strikes import plan, strikes
 from tests.waiting import SCALE
@@ -99,5 +101,28 @@ def test_strikes_lose_nothing_book_nothing_twice_and_leave_nothing(way: str):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "lost 0, twice 0" in done.stdout and "books equal" in done.stdout
-    left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    assert "registry-lab-" not in left
+    assert left_of() == []
+
+
+@pytest.mark.skipif(not DEEP, reason="part of the deep run, as all that builds a laboratory")
+@pytest.mark.skipif(bool(LACKS), reason=f"the laboratory needs {'; '.join(LACKS)}")
+def test_it_leaves_nothing_where_it_is_interrupted_twice():
+    command = [sys.executable, "-m", "tests.lab", "--seed", "7"]
+    lab = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert holds_within(RUN_LIMIT, lambda: any(name.endswith("-worker-2") for name in left_of(lab.pid)))
+        for _ in range(2):
+            lab.send_signal(signal.SIGINT)
+        said, _ = lab.communicate(timeout=RUN_LIMIT)
+    finally:
+        lab.kill()
+
+    assert lab.returncode == 130 and "interrupted" in said
+    assert left_of(lab.pid) == []
+
+
+def left_of(pid: int | str = "") -> list[str]:
+    """Namespaces and mounts of a laboratory, or of all."""
+    found = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.splitlines()
+    found += Path("/proc/mounts").read_text().splitlines()
+    return [name for name in (line.partition(" (")[0] for line in found) if f"{PREFIX}{pid}" in name]
