@@ -51,7 +51,7 @@ async def main(options: argparse.Namespace, console: Console) -> int:
     for line in run.summary():
         console.print(line, soft_wrap=True)
     console.print(str(run.phases), soft_wrap=True)
-    if good:
+    if good and not options.keep:
         shutil.rmtree(kept)
     elif kept.exists():
         entries.write(kept / "history.jsonl", run.recorder.finish() if not run.lines else run.lines)
@@ -69,6 +69,7 @@ def start(arguments: list[str]) -> int:
     )
     parser.add_argument("--only", action="append", metavar="STRIKE", help="this one; may be repeated")
     parser.add_argument("--held", type=float, metavar="SECONDS", help="how long each strike lasts")
+    parser.add_argument("--keep", action="store_true", help="keep history and logs also where nothing is wrong")
     parser.add_argument("--list", action="store_true", help="the names of all strikes")
     options = parser.parse_args(arguments)
     if options.list:
