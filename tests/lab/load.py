@@ -11,6 +11,7 @@ import aiohttp
 from tests.chaos.sender import Sender
 from tests.waiting import eventually
 
+ANSWER_LIMIT = 3.0  # seconds for one answer: what a frozen host holds must not be all that may be under way
 LEFT_OUT = 2.0  # seconds without new payments for a host that did not answer, as in nginx's configuration
 
 
@@ -27,7 +28,8 @@ class Shop(Sender):
 
     async def _accepted(self, session: aiohttp.ClientSession, path: str, **request: Any) -> Any:
         host = self._next()
-        answer = await super()._accepted(session, f"{host}{path}", **request)
+        limit = aiohttp.ClientTimeout(total=ANSWER_LIMIT)
+        answer = await super()._accepted(session, f"{host}{path}", timeout=limit, **request)
         if answer is None:
             self._left_out[host] = time.monotonic() + LEFT_OUT
         else:
