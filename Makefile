@@ -23,7 +23,7 @@ FIND_PYTHON = found="$$(for folder in $(addsuffix /bin,$(CANDIDATES)) $$(echo "$
 	while read -r python; do "$$python" -c "$$SUITABLE" 2>/dev/null; done | sort -s -k1,1 -k2,2n | head -n 1 | cut -d' ' -f3-)"; \
 	if [ -n "$$found" ]; then echo "$$found"; else echo "Python 3.12 or newer (with venv) is needed" >&2; exit 1; fi
 
-# Arguments of `manage.py up`, of pytest and of the benchmarks: make test ARGS="-k ledger -n 0"
+# Arguments of `manage.py up`, of pytest, of the laboratory and of the benchmarks: make test ARGS="-k ledger -n 0"
 ARGS ?=
 
 # Two test processes, each with databases of its own; a file stays in one, and the longest come first (tests/conftest.py).
@@ -33,7 +33,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 SETTINGS := DATABASE_URL=postgres://nobody@127.0.0.1/none REDIS_URL=redis://127.0.0.1:1/0 \
 	SECRET_KEY=only-for-the-type-checker-which-signs-nothing
 
-.PHONY: run test test-deep soak bench lint client client-sync venv clean
+.PHONY: run test test-deep lab soak bench lint client client-sync venv clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run
@@ -47,6 +47,11 @@ test-deep: $(VENV)/.test
 	DEEP=1 $(PYTHON) -m pytest $(SIDE_BY_SIDE) --timeout 3600 $(ARGS)
 	$(PYTHON) -m tests.chaos --minutes 30
 	$(PYTHON) -m tests.histories --runs 100
+
+# A service of several hosts as network namespaces on this machine (Linux, root, Debian's packages), and strikes against all of it.
+# make lab ARGS="--seed 7 --strikes 20"
+lab: $(VENV)/.test
+	@$(PYTHON) -m tests.lab $(ARGS)
 
 # Two hours of steady traffic: nothing may grow. make soak ARGS="--hours 0.5"
 soak: $(VENV)/.test

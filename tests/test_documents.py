@@ -352,7 +352,7 @@ def test_a_decision_has_the_number_of_its_file(file: Path):
     assert file.read_text().startswith(f"# {int(file.name[:3])}. ")
 
 
-@pytest.mark.parametrize("program", ["tests.chaos", "tests.histories", "sandbox", "bench"])
+@pytest.mark.parametrize("program", ["tests.chaos", "tests.histories", "tests.lab", "sandbox", "bench"])
 def test_a_program_that_takes_too_long_for_a_test_can_be_started(program: str):
     done = subprocess.run(
         [sys.executable, "-m", program, "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=60

@@ -73,12 +73,11 @@ class DatabaseBreaker:
         task = started(work())
         try:
             await self._wait(task, patient=patient)
-        finally:
-            if not task.done():
-                task.cancel()
-                task.add_done_callback(
-                    lambda task: task.cancelled() or task.exception()
-                )  # nobody waits for it any more
+        except BaseException:
+            task.cancel()
+            # Nobody waits for it any more; it may have failed at the moment in which the caller was cancelled.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            raise
         return task.result()
 
     async def _wait(self, task: asyncio.Future, *, patient: bool) -> None:

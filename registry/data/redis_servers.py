@@ -1,5 +1,6 @@
 """Connections to Redis: every use makes its own here, whether its URL names a server or the Sentinels that know the master."""
 
+from contextlib import suppress
 from typing import Any
 
 from redis import Redis
@@ -9,6 +10,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -21,8 +23,10 @@ class MasterPool(AsyncSentinelPool):
     """Connections to the master; the pool closes those to the Sentinels too."""
 
     async def aclose(self) -> None:
-        await super().aclose()
-        await self.sentinel_manager.aclose()
+        """A connection that does not close in time, as on a busy loop, is gone all the same: nobody has to know."""
+        for closing in (super().aclose, self.sentinel_manager.aclose):
+            with suppress(RedisError):
+                await closing()
 
 
 class BlockingMasterPool(SentinelConnectionPool):

@@ -1,4 +1,4 @@
-"""`python -m tests.bed PORT [--fee 0.05]`: one processor as a process; prints `ready http://…` when it answers."""
+"""`python -m tests.bed PORT [--fee 0.05] [--host 127.0.0.1]`: one processor as a process; prints `ready http://…` when it answers."""
 
 import argparse
 import asyncio
@@ -10,11 +10,11 @@ import uvloop
 from tests.bed.processor import HttpProcessor
 
 
-async def serve(port: int, fee: float) -> None:
+async def serve(host: str, port: int, fee: float) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with HttpProcessor(port=port, fee=fee) as processor:
+    async with HttpProcessor(host=host, port=port, fee=fee) as processor:
         print(f"ready {processor.url}", flush=True)
         await stop.wait()
 
@@ -22,7 +22,8 @@ async def serve(port: int, fee: float) -> None:
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("port", type=int, help="0: any free one")
 parser.add_argument("--fee", type=float, default=0.05, help="share of the amount")
+parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
 arguments = parser.parse_args()
 gc.freeze()
 gc.set_threshold(100_000, 50, 50)  # its books only grow: looking through them again and again costs its callers time
-uvloop.run(serve(arguments.port, arguments.fee))
+uvloop.run(serve(arguments.host, arguments.port, arguments.fee))

@@ -20,7 +20,7 @@ from registry.servers.testing import forgo_durability
 
 START_LIMIT = 10.0  # seconds
 
-CONNECT = "SET statement_timeout = 30000; SET idle_in_transaction_session_timeout = 60000; SET random_page_cost = 1.1"
+CONNECT = "SET statement_timeout = 30000; SET idle_in_transaction_session_timeout = 5000; SET random_page_cost = 1.1"
 # What docs/scale.md asks for, and the pool's size.
 CONFIGURATION = """\
 [databases]

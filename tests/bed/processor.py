@@ -55,11 +55,13 @@ class HttpProcessor:
     stands beside it. `recovers()` ends both.
     """
 
-    def __init__(self, *, port: int = 0, fee: float = 0.05, health_every: float | None = None) -> None:
+    def __init__(
+        self, *, port: int = 0, fee: float = 0.05, health_every: float | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.fee = Decimal(str(fee))
         self.health_every = HEALTH_EVERY if health_every is None else health_every
         self.books = Books()
-        self.server = Server(self.answer, port)
+        self.server = Server(self.answer, port, host)
         self.health_calls: list[float] = []  # loop time of each call, those refused included
         self.health_refused = 0
         self.lookups: list[str] = []
@@ -79,7 +81,7 @@ class HttpProcessor:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.port}"
+        return f"http://{self.server.host}:{self.server.port}"
 
     # -- What it saw -------------------------------------------------------------------------------
 

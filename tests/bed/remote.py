@@ -4,6 +4,7 @@ import http.client
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -18,16 +19,31 @@ ROOT = Path(__file__).parents[2]
 class RemoteProcessor:
     """`with RemoteProcessor() as default:` then `default.url`, `default.delays(100)`, `default.booked`."""
 
-    def __init__(self, *, port: int = 0, fee: float = 0.05) -> None:
-        self.port = port
+    def __init__(
+        self, *, port: int = 0, fee: float = 0.05, host: str = "127.0.0.1", within: Sequence[str] = ()
+    ) -> None:
+        """`within`: a command that runs it, in another network for example."""
+        self.host, self.port = host, port
         self.fee = fee
+        self.within = within
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bed", str(self.port), "--fee", str(self.fee)],
+            [
+                *self.within,
+                sys.executable,
+                "-m",
+                "tests.bed",
+                str(self.port),
+                "--fee",
+                str(self.fee),
+                "--host",
+                self.host,
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=bool(self.within),
         )
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line.startswith("ready "):
@@ -51,7 +67,7 @@ class RemoteProcessor:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def __getattr__(self, name: str) -> Any:
         if name not in TROUBLES:
@@ -82,7 +98,7 @@ class RemoteProcessor:
         return self.ask("GET", "payments-summary" + (f"?{urlencode(window)}" if window else ""))
 
     def ask(self, method: str, name: str, body: object = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_LIMIT)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_LIMIT)
         try:
             connection.request(
                 method, f"/admin/{name}", None if body is None else json.dumps(body), {"X-Rinha-Token": TOKEN}

@@ -18,17 +18,18 @@ from registry.servers.server import server_environment
 from tests.bed.template import empty_folder
 
 NAME = "payments"  # of the master
+HOST = "127.0.0.1"
 LIMIT = 30.0  # seconds until the Sentinels know each other and both servers
 IN_STEP = 200  # milliseconds for a replica to have a write
 DOWN_AFTER = 1000  # milliseconds without an answer, after which a Sentinel takes a server for dead
 
 CONFIGURATION = """\
-bind 127.0.0.1
+bind {own_host}
 port {own_port}
 dir {folder}
 requirepass {password}
 sentinel sentinel-pass {password}
-sentinel monitor {name} 127.0.0.1 {port} 2
+sentinel monitor {name} {host} {port} 2
 sentinel auth-pass {name} {password}
 sentinel down-after-milliseconds {name} {down_after}
 sentinel failover-timeout {name} 5000
@@ -72,7 +73,7 @@ class Sentinels:
         kept = self.servers[0].data_folder
         folder = kept.make_folder(f"sentinel-{port}")
         values = {"own_port": port, "folder": folder, "password": self.password, "name": NAME}
-        values |= {"port": self.servers[0].port, "down_after": DOWN_AFTER}
+        values |= {"port": self.servers[0].port, "down_after": DOWN_AFTER, "host": HOST, "own_host": HOST}
         kept.write(folder / "sentinel.conf", CONFIGURATION.format(**values))
         self.processes[port] = subprocess.Popen(
             [str(self.servers[0].binary), str(folder / "sentinel.conf"), "--sentinel"],

@@ -130,17 +130,17 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """Listens on loopback for as long as the block runs; then cuts every connection."""
+    """Listens on one address for as long as the block runs; then cuts every connection."""
 
-    def __init__(self, handler: Handler, port: int = 0) -> None:
+    def __init__(self, handler: Handler, port: int = 0, host: str = "127.0.0.1") -> None:
         self.handler = handler
-        self.port = port
+        self.host, self.port = host, port
         self.connections: set[Connection] = set()
 
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()
         self.listener = await loop.create_server(
-            lambda: Connection(self.handler, self.connections), "127.0.0.1", self.port, backlog=1024
+            lambda: Connection(self.handler, self.connections), self.host, self.port, backlog=1024
         )
         self.port = self.listener.sockets[0].getsockname()[1]
         return self

@@ -29,7 +29,7 @@ RETURN = 60.0 * SCALE  # seconds until PostgreSQL is back and what waited flows 
 PROBE_LIMIT = 2.0 * SCALE  # seconds for one look
 DELAY = 20  # milliseconds that the processors take, so that there is always something in flight to be struck
 
-_OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_at <= %s"
+OPEN = "SELECT count(*) FROM payments_payment WHERE closed IS NULL AND created_at <= %s"
 
 
 class Service:
@@ -173,17 +173,13 @@ class Service:
             return False
         try:
             with self.connect() as connection:
-                return connection.execute(_OPEN, [before]).fetchone() == (0,)
+                return connection.execute(OPEN, [before]).fetchone() == (0,)
         except psycopg.OperationalError:
             return False
 
     def spilled(self, kind: str = "payment") -> int:
         """Bytes of one kind on the disk that wait for PostgreSQL."""
-        size = 0
-        for path in self.data.glob(f"spill/{kind}-*/0*"):
-            with suppress(FileNotFoundError):  # drained at this moment
-                size += path.stat().st_size if path.suffix != ".done" else 0
-        return size
+        return spilled(self.data, kind)
 
     def postgres_says(self, question: str) -> Any:
         with self.connect() as connection:
@@ -192,6 +188,15 @@ class Service:
 
     def last_words(self) -> str:
         return (self.data / "up.log").read_text(errors="replace")[-6000:]
+
+
+def spilled(data: Path, kind: str = "payment") -> int:
+    """Bytes of one kind in the spill of a host with this data folder."""
+    size = 0
+    for path in data.glob(f"spill/{kind}-*/0*"):
+        with suppress(FileNotFoundError):  # drained at this moment
+            size += path.stat().st_size if path.suffix != ".done" else 0
+    return size
 
 
 @asynccontextmanager

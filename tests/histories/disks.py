@@ -17,7 +17,7 @@ PIECE = 64 * 1024  # bytes
 @cache
 def may_mount() -> bool:
     with TemporaryDirectory() as folder:
-        if subprocess.run(_mounting(Path(folder), "64k"), capture_output=True).returncode:
+        if subprocess.run(mounting(Path(folder), "64k"), capture_output=True).returncode:
             return False
         subprocess.run(["umount", folder], check=True)
     return True
@@ -30,7 +30,7 @@ def small_disks(data: Path) -> Iterator[None]:
     try:
         for name, size in SIZES.items() if may_mount() else ():
             (data / name).mkdir()
-            subprocess.run(_mounting(data / name, size), check=True)
+            subprocess.run(mounting(data / name, size), check=True)
             mounted.append(data / name)
         yield
     finally:
@@ -38,7 +38,7 @@ def small_disks(data: Path) -> Iterator[None]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def _mounting(folder: Path, size: str) -> list[str]:
+def mounting(folder: Path, size: str) -> list[str]:
     return ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -105,6 +106,18 @@ def _all(service: Service, question: str) -> list[tuple[Any, ...]]:
 async def state(site: Site, traffic: Traffic, *, seed: int, surprises: list[str]) -> list[Line]:
     service = site.service
     waiting, dead = await traffic.left()
+    lines = await of_payments(service, [service.data], seed=seed, surprises=surprises, waiting=waiting)
+    letters = [
+        DeadLetter(group=group, partition=one.partition, transaction=one.transaction_id)
+        for group, one in dead.elements()
+    ]
+    return [*lines, *_at_stripe(site.stripe), *letters, *_ran(service)]
+
+
+async def of_payments(
+    service: Service, folders: Sequence[Path], *, seed: int, surprises: list[str], waiting: int = 0
+) -> list[Line]:
+    """What is stored, what processors of kind `http` booked, and the end. `folders`: the data folder of each host."""
     books, stored = await asyncio.gather(_books(service), asyncio.to_thread(lambda: [*_stored(service)]))
     [(position,)], [(purged_until,)] = _asked(service, _POSITION), _asked(service, _PURGED)
     end = End(
@@ -115,18 +128,14 @@ async def state(site: Site, traffic: Traffic, *, seed: int, surprises: list[str]
         summary=await asyncio.to_thread(service.get, "/payments-summary"),
         books=books,
         differences=[difference for (difference,) in _all(service, _DIFFERENCES)],
-        traces=list(_traces(service)),
+        traces=[trace for folder in folders for trace in _traces(folder)],
         waiting=waiting,
         lease=LEASE,
         surprises=surprises,
     )
-    letters = [
-        DeadLetter(group=group, partition=one.partition, transaction=one.transaction_id)
-        for group, one in dead.elements()
-    ]
     booked = await asyncio.to_thread(lambda: [*_booked(service)])
-    kept = *_set_aside(service), *_ran(service)
-    return [*booked, *_at_stripe(site.stripe), *stored, *letters, *kept, end]
+    kept = [one for folder in folders for one in _set_aside(folder)]
+    return [*booked, *stored, *kept, end]
 
 
 def _stored(service: Service) -> Iterator[Line]:
@@ -150,8 +159,8 @@ def _at_stripe(stripe: SandboxStripe) -> Iterator[Line]:
         yield Returned(processor=CARD, amount=refund["amount"], **names)
 
 
-def _set_aside(service: Service) -> Iterator[Line]:
-    for path in (service.data / "spill" / FOLDER).glob("*-*"):
+def _set_aside(data: Path) -> Iterator[Line]:
+    for path in (data / "spill" / FOLDER).glob("*-*"):
         kept = decode_quarantined(path.read_bytes())
         kind, asked = path.name.partition("-")[0], {}
         if kept.record and kept.record.kind == KIND:
@@ -165,9 +174,9 @@ def _ran(service: Service) -> Iterator[Line]:
         yield from (Ran(moment=decode(line)) for line in service.journal.read_bytes().splitlines())
 
 
-def _traces(service: Service) -> Iterator[str]:
+def _traces(data: Path) -> Iterator[str]:
     """The ends of the lines with a stack trace: what is expected of strikes is said in words."""
-    with (service.data / "up.log").open(errors="replace") as log:
+    with (data / "up.log").open(errors="replace") as log:
         yield from (line.strip()[-LONGEST_TRACE:] for line in log if TRACE in line)
 
 

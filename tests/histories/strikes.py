@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
@@ -38,19 +38,19 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Strike:
+class Strike[S]:
     """The service is struck while the block runs. `missing` says what this machine cannot do, if it cannot."""
 
     name: str
-    during: Callable[[Site, Random], AbstractAsyncContextManager[None]]
+    during: Callable[[S, Random], AbstractAsyncContextManager[None]]
     missing: Callable[[], str] = lambda: ""
 
     def __str__(self) -> str:
         return self.name
 
 
-class Planned(NamedTuple):
-    strike: Strike
+class Planned[S](NamedTuple):
+    strike: Strike[S]
     after: float  # seconds from the end of the strike before
     held: float  # seconds
 
@@ -295,7 +295,11 @@ STRIKES = (
 )
 
 
-def planned(dice: Random, *, strikes: int, seconds: float) -> list[Planned]:
-    """So many different strikes, over about so many seconds."""
-    chosen = dice.sample(STRIKES, strikes)
-    return [Planned(one, dice.uniform(0.2, seconds / strikes), dice.uniform(*HELD)) for one in chosen]
+def planned[S](
+    dice: Random, *, strikes: int, seconds: float, of: Sequence[Strike[S]] = STRIKES, held: tuple[float, float] = HELD
+) -> list[Planned[S]]:
+    """So many strikes, over about so many seconds. None comes twice before each of them came."""
+    chosen: list[Strike[S]] = []
+    while len(chosen) < strikes:
+        chosen += dice.sample(of, min(len(of), strikes - len(chosen)))
+    return [Planned(one, dice.uniform(0.2, seconds / strikes), dice.uniform(*held)) for one in chosen]

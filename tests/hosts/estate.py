@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import psycopg
 
@@ -31,13 +31,15 @@ PROBE_LIMIT = 5.0 * SCALE  # seconds for one answer
 class Host:
     """One `up`. Its name, its folder, and where it answers."""
 
-    def __init__(self, estate: "Estate", name: str, *options: str, clock: int = 0, **settings: str) -> None:
+    def __init__(
+        self, estate: "Estate", name: str, *options: str, clock: int = 0, address: str = "127.0.0.1", **settings: str
+    ) -> None:
         """`clock`: seconds by which its wall clock is wrong; `settings`: environment variables."""
         self.estate, self.name, self.options = estate, name, options
         self.data = estate.folder / name.replace(" ", "-")
         self.data.mkdir()
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
         self.environ = {**template.service_environment(self.data), **estate.shared, "REGISTRY_HOST": name, **settings}
         if clock:
             self.environ |= clocks.variables(clock)
@@ -48,8 +50,11 @@ class Host:
         self.starts += 1
         with (self.data / "up.log").open("ab") as log:
             command = [sys.executable, "manage.py", "up", "--port", str(self.port), *self.options]
-            self.popen = subprocess.Popen(command, cwd=PROJECT, env=self.environ, stdout=log, stderr=log)
+            self.popen = self.start(command, log)
         return self
+
+    def start(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=PROJECT, env=self.environ, stdout=log, stderr=log)
 
     @property
     def log(self) -> str:

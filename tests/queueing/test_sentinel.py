@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+import uvloop
 from django.conf import settings as django_settings
 from limits import RateLimitItemPerMinute
 
@@ -46,6 +47,19 @@ async def here(redis: Sentinels, settings, monkeypatch) -> AsyncIterator[Sentine
     await channels.layers.close()
     await rates.limiters.close()
     redis_health.reset()
+
+
+async def test_a_client_closes_without_an_error_on_a_busy_loop(here: Sentinels):
+    async def closing() -> None:
+        limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), redis_servers.SENTINEL_LIMIT)
+        client = redis_servers.connect(here.url, **limits)
+        await client.ping()
+        loop = asyncio.get_running_loop()
+        for step in (loop.call_soon, lambda *work: loop.call_soon(loop.call_soon, *work)):
+            step(time.sleep, 1.2 * redis_servers.SENTINEL_LIMIT)
+        await client.aclose()
+
+    await asyncio.to_thread(uvloop.run, closing())  # whose sockets close in several steps, as in the service
 
 
 @asynccontextmanager

@@ -209,6 +209,21 @@ def with_options(options: dict) -> Iterator[None]:
         connections.settings["default"]["OPTIONS"] = kept
 
 
+async def test_a_host_that_falls_silent_within_a_transaction_loses_its_locks_after_seconds(settings, tenant):
+    """It was cut off: nothing ends its session but PostgreSQL."""
+    silent = await psycopg.AsyncConnection.connect(**database.session_parameters() or {})
+    try:
+        await silent.execute("BEGIN")
+        await silent.execute("SELECT 1 FROM registry_tenant WHERE id = %s FOR UPDATE", [tenant.pk])
+        began = time.monotonic()
+
+        await database.fetch("SELECT 1 FROM registry_tenant WHERE id = %s FOR UPDATE", (tenant.pk,))
+
+        assert 0.5 < (time.monotonic() - began) / settings.DB_IDLE_IN_TRANSACTION < 2
+    finally:
+        await silent.close()
+
+
 async def test_a_server_that_stops_responding_is_given_up_soon_after_its_timeout(settings, monkeypatch):
     """The server's own limit is off, as behind a pooler that drops it: ours still holds."""
     settings.DB_QUERY_TIMEOUT = 0.2

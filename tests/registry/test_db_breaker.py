@@ -81,6 +81,22 @@ async def test_nobody_is_told_of_the_error_that_abandoned_work_ends_with(caplog:
     assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
+async def test_nobody_is_told_of_work_that_fails_while_its_caller_is_cancelled(caplog: pytest.LogCaptureFixture):
+    async def fails() -> None:
+        await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_soon(waiting[0].cancel)  # a limit of the caller that ends at the same moment
+        raise Unavailable
+
+    waiting = [asyncio.create_task(db_breaker.attempt(fails))]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    waiting.clear()
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
 async def test_a_busy_loop_does_not_report_the_server_as_unavailable():
     """For longer than the server may take for its answer."""
     await database.fetch("SELECT 1")
