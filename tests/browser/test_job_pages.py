@@ -74,7 +74,9 @@ async def of_every_state(api: Api) -> dict[str, str]:
         progress_done=4200, progress_total=10_000, progress_message="reading payments of March"
     )
     export = await submit(api, kind="payments.export", input={}, runAt="2031-05-04T10:00:00Z")
-    await Job.async_objects.filter(uuid=UUID(export["id"])).aupdate(attempt=12, progress_done=1_234_567, progress_total=7_654_321)
+    await Job.async_objects.filter(uuid=UUID(export["id"])).aupdate(
+        attempt=12, progress_done=1_234_567, progress_total=7_654_321
+    )
     made["queued"] = await submit(api, runAt="2031-05-04T10:00:00Z", uniqueKey="monthly-report")
     return {state: job["id"] for state, job in made.items()}
 

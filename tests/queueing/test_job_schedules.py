@@ -409,7 +409,9 @@ async def test_a_schedule_can_be_run_now_also_while_it_is_paused(api: Api) -> No
     job = await get(api, f"/jobs/{first['id']}")
     assert [job[name] for name in ("status", "schedule", "dueAt", "timeout")] == ["succeeded", "nightly", None, 7]
     assert (await get(api, "/schedules/nightly"))["lastJob"]["id"] == other["id"]
-    runs = [entry.detail["job"] async for entry in AuditEntry.async_objects.filter(action="schedule.run").order_by("id")]
+    runs = [
+        entry.detail["job"] async for entry in AuditEntry.async_objects.filter(action="schedule.run").order_by("id")
+    ]
     assert runs == [first["id"], other["id"]]  # a replay did nothing
 
 
