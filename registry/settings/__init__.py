@@ -180,10 +180,10 @@ if (
 ):  # a page with concurrent reads already holds one: it would wait for itself and always fail with 503
     raise ImproperlyConfigured("DB_POOL_MAX and DB_POOL_OVERFLOW want to be at least 2 together")
 
-# PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
 # A host that is cut off within a transaction holds its locks, among them the one by which a tenant's events are numbered, until
 # PostgreSQL ends the session: after as long as others wait before they take its work.
 DB_IDLE_IN_TRANSACTION = 5  # seconds; nothing but Python runs between two statements of a transaction
+# PostgreSQL's default random_page_cost of 4 is for spinning disks: plans would scan small tables, also after they have grown.
 DB_SESSION = (
     f"-c statement_timeout={DB_QUERY_TIMEOUT * 1000}"
     f" -c idle_in_transaction_session_timeout={DB_IDLE_IN_TRANSACTION * 1000} -c random_page_cost=1.1"
