@@ -202,7 +202,9 @@ async def test_an_order_that_there_is_not_is_an_error_and_no_shipment(shop: Shop
 
 
 @pytest.mark.parametrize("language", ["python", "node"])
-@pytest.mark.parametrize(("known", "said"), [([], "REGISTRY_KEY: step 1"), (["REGISTRY_KEY"], "WEBHOOK_SECRET: step 3")])
+@pytest.mark.parametrize(
+    ("known", "said"), [([], "REGISTRY_KEY: step 1"), (["REGISTRY_KEY"], "WEBHOOK_SECRET: step 3")]
+)
 def test_a_shop_without_its_variables_says_which_step_sets_them(
     language: str, known: list[str], said: str, tmp_path: Path
 ):
