@@ -138,7 +138,7 @@ async def test_the_shop_sends_its_payer_to_the_payment_page_and_ships_once(shop:
     assert (status, f'href="{shop.url}/orders/{order}"' in text) == (200, True)
     status, text = await shop.gets(f"{shop.url}/orders/{order}")
     assert (status, "payment succeeded" in text) == (200, True)
-    assert shop.shipped == [order]
+    assert shop.log.splitlines() == [f"ship order {order}"]  # nothing else hides it
 
 
 async def test_a_payer_who_comes_back_before_the_webhook_gets_the_goods_once(shop: Shop):
@@ -199,6 +199,25 @@ async def test_an_order_that_there_is_not_is_an_error_and_no_shipment(shop: Shop
 
     assert status == 500
     assert shop.shipped == []
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+@pytest.mark.parametrize(
+    ("known", "said"), [([], "REGISTRY_KEY: step 1"), (["REGISTRY_KEY"], "WEBHOOK_SECRET: step 3")]
+)
+def test_a_shop_without_its_variables_says_which_step_sets_them(
+    language: str, known: list[str], said: str, tmp_path: Path
+):
+    program = sys.executable if language == "python" else shutil.which("node")
+    if program is None:
+        pytest.skip("node is not on PATH: the quickstart's shop in Node was not run")
+    environ = {"PYTHONPATH": str(PROJECT / "client" / "src"), **dict.fromkeys(known, "rk_a")}
+
+    done = subprocess.run(
+        [program, PROJECT / STARTS[language]], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stderr) == (1, f"set {said} of the quickstart\n")
 
 
 def test_every_block_of_curl_on_the_page_is_run_here():

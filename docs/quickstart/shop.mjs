@@ -8,6 +8,12 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 
 const { REGISTRY = "http://127.0.0.1:8000", SHOP = "http://127.0.0.1:5000", PROCESSOR, REGISTRY_KEY, WEBHOOK_SECRET } = process.env;
+for (const [name, step] of [["REGISTRY_KEY", 1], ["WEBHOOK_SECRET", 3]]) {
+  if (!process.env[name]) {
+    console.error(`set ${name}: step ${step} of the quickstart`);
+    process.exit(1);
+  }
+}
 const PRICE = "19.90"; // from the shop's own data, never from the browser
 const LARGEST = 65_536; // bytes of a webhook
 const secret = Buffer.from(WEBHOOK_SECRET.replace(/^whsec_/, ""), "base64");

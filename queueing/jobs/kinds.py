@@ -15,6 +15,7 @@ The returned value is the job's result, as JSON. `JobFailed` fails the job at on
 
 import inspect
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ if TYPE_CHECKING:  # a fork server imports this module before the apps are loade
 MAX_ATTEMPTS = 5  # attempts of a job whose kind and request name no number
 TIMEOUT = 60.0  # seconds of one attempt, likewise
 LONGEST_TIMEOUT = 24 * 3600.0  # seconds
+MOST_ATTEMPTS = 100
+NAMES = re.compile(r"[a-z][a-z0-9._-]{0,99}")
+SCOPES = ("read", "write", "admin")
 MEMORY = 512 * 2**20  # bytes that a child process may use, with its children
 DEFAULT_SCOPE = "write"  # of the API key that submits
 
@@ -126,7 +130,23 @@ class Kind:
     decoder: "msgspec.json.Decoder[Any]" = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        """Raises TypeError for what no job of this kind could have: a wrong name of a secret field would leave its values readable."""
+        if wrong := self._fault():
+            raise TypeError(f"job kind {self.name!r}: {wrong}")
         object.__setattr__(self, "decoder", msgspec.json.Decoder(self.input))
+
+    def _fault(self) -> str:
+        names = [one.encode_name for one in msgspec.structs.fields(self.input)]
+        if not NAMES.fullmatch(self.name):
+            return "a name has up to 100 lower-case letters, digits, '.', '_' and '-', and begins with a letter"
+        if self.scope not in SCOPES:
+            return f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}"
+        for field_name in (*self.secret, *self.addresses):
+            if field_name not in names:
+                return f"its input has no field {field_name!r} (names as in JSON: {', '.join(names)})"
+        if not 1 <= self.attempts <= MOST_ATTEMPTS:
+            return f"attempts are 1 to {MOST_ATTEMPTS}, not {self.attempts!r}"
+        return "" if 0 < self.timeout <= LONGEST_TIMEOUT else f"a time-out is above 0 and at most {LONGEST_TIMEOUT:g} s"
 
 
 KINDS: dict[str, Kind] = {}

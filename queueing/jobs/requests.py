@@ -11,7 +11,7 @@ from msgspec import Meta
 from queueing.jobs import addresses, kinds, secrets
 from queueing.jobs.errors import JobInputTooLarge
 from queueing.jobs.job import NewJob
-from queueing.jobs.kinds import LONGEST_TIMEOUT, Kind
+from queueing.jobs.kinds import LONGEST_TIMEOUT, MOST_ATTEMPTS, Kind
 from registry.data import clock
 from registry.edge import nulls
 from registry.edge.bodies import field_faults
@@ -25,7 +25,6 @@ EARLIEST_RUN = datetime(2000, 1, 1, tzinfo=UTC)  # an earlier time means this on
 SHORTEST_TIMEOUT = 0.001  # seconds: time-outs are stored in milliseconds
 RESULT_TTL = 7 * 24 * 3600  # seconds
 LONGEST_TTL = 366 * 24 * 3600  # seconds
-MOST_ATTEMPTS = 100
 BATCH_ITEMS = 1000
 
 type Faults = list[dict[str, str]]

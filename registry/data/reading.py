@@ -56,7 +56,6 @@ class Replica:
     """What a loop knows of the replica."""
 
     def __init__(self) -> None:
-        self.lag = float("inf")  # seconds; inf while it is away
         self.away = asyncio.Event()
         self.away.set()
         self.reads = Tasks()
@@ -70,7 +69,12 @@ class Replica:
         self._read_at = time.monotonic()
         if self._looking is None:
             self._looking = background(self._look_on())
-        return not self.away.is_set() and self._read_at - self._fresh_at <= settings.DATABASE_READ_MAX_LAG
+        return not self.away.is_set() and self.age <= settings.DATABASE_READ_MAX_LAG
+
+    @property
+    def age(self) -> float:
+        """Seconds since everything was written that it is known to show."""
+        return time.monotonic() - self._fresh_at
 
     async def _look_on(self) -> None:
         try:
@@ -92,10 +96,9 @@ class Replica:
             return
         while self._written and self._written[0][1] <= shown:
             self._fresh_at = self._written.popleft()[0]
-        self.lag = time.monotonic() - self._fresh_at
-        metrics.REPLICA_LAG.set(self.lag)
+        metrics.REPLICA_LAG.set(self.age)
         if self.away.is_set():
-            log.info("reading from the replica", extra={"lag_seconds": round(self.lag, 1)})
+            log.info("reading from the replica", extra={"lag_seconds": round(self.age, 1)})
         self.away.clear()
 
     async def _answer(self, asking: Coroutine[Any, Any, int]) -> int:
@@ -119,8 +122,7 @@ class Replica:
         if not self.away.is_set():
             log.warning("the replica is away; reading from the primary", extra={"error": repr(error)[:300]})
         self.away.set()
-        self.lag = float("inf")
-        metrics.REPLICA_LAG.set(self.lag)
+        metrics.REPLICA_LAG.set(float("inf"))
         if pool := database.read_pools.peek():
             pool.cut()
 

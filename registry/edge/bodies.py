@@ -1,9 +1,11 @@
 """JSON bodies of requests, decoded into structs. A refusal names every field that is at fault, not only the first."""
 
 import json
+import re
 from collections.abc import Sequence
+from enum import Enum
 from itertools import islice
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAliasType, get_args, get_origin
 
 import msgspec
 from django.http import HttpRequest
@@ -93,8 +95,41 @@ def field_faults(data: Any, decoder: msgspec.json.Decoder) -> list[dict[str, str
         try:
             msgspec.convert(data[name], _without_raw(field.type), strict=True, dec_hook=decoder.dec_hook)
         except (msgspec.ValidationError, ValueError) as fault:
-            faults.append({"field": name, "message": str(fault)})
+            faults.append({"field": name, "message": worded(str(fault), field.type)})
     return faults
+
+
+_BOUND = re.compile(r"Expected `(int|float)` (<=|>=|<|>) (\S+)")
+_BOUNDS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above"}
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+_EXAMPLES = {
+    "Invalid RFC3339 encoded date": "wants a date such as 2026-01-31",
+    "Invalid RFC3339 encoded datetime": "wants a time such as 2026-01-31T12:00:00Z",
+    "Expected `datetime` with a timezone component": "wants a time with its zone, such as 2026-01-31T12:00:00Z",
+}
+
+
+def worded(fault: str, kind: Any) -> str:
+    """A fault of msgspec in words that say what is allowed, for a field of this type."""
+    if fault in _EXAMPLES:
+        return _EXAMPLES[fault]
+    if found := _BOUND.fullmatch(fault):
+        number, bound, limit = found.groups()
+        return f"wants {_NUMBERS[number]} {_BOUNDS[bound]} {limit.removesuffix('.0')}"
+    if fault.startswith("Invalid enum value ") and " - at " not in fault and (allowed := _choices(kind)):
+        return f"wants one of {', '.join(allowed)}, not {fault.removeprefix('Invalid enum value ')}"
+    return fault
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of the literals and enumerations that a type is made of."""
+    if isinstance(kind, TypeAliasType):
+        return _choices(kind.__value__)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [str(one.value) for one in kind]
+    if get_origin(kind) is Literal:
+        return [str(one) for one in get_args(kind)]
+    return [choice for inner in get_args(kind) for choice in _choices(inner)]
 
 
 def _without_raw(kind: Any) -> Any:

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from registry.data import database, db_breaker, faults, redis_health
+from registry.data import database, db_breaker, faults, reading, redis_health
 from registry.data.faults import Fault
 from registry.edge import metric_files
 from registry.edge.api import api, json_response
@@ -73,6 +73,17 @@ async def _redis() -> str:
         if trouble:
             raise RuntimeError(f"{redis_health.SENTENCES[trouble]} ({use})")
     return "takes writes"
+
+
+if settings.DATABASE_READ:
+
+    @check("replica")
+    async def _replica() -> str:
+        """Never unhealthy: everything is read from the primary without it."""
+        replica = reading.replicas.get()
+        if replica.is_usable():
+            return f"shows what was written {replica.age:.1f} s ago"
+        return "not in use: everything is read from the primary"
 
 
 async def _run(function: Check) -> dict[str, str]:

@@ -145,7 +145,8 @@ def parts(plan: ServicePlan, listener: socket.socket) -> list[Part]:
 
 
 def environment(plan: ServicePlan) -> dict[str, str]:
-    """Environment of the parts: unbuffered output, one metrics folder for all, the open tenant of the demo."""
+    """Environment of the parts: unbuffered output, one metrics folder for all. The demo's tenant is open, and what its own payments log
+    would hide the printed login within seconds."""
     path = os.pathsep.join(
         filter(None, [str(PROJECT), os.getenv("PYTHONPATH")])
     )  # Python's own variable, not a setting
@@ -155,7 +156,8 @@ def environment(plan: ServicePlan) -> dict[str, str]:
         "PYTHONPATH": path,
         "REGISTRY_ROLE": plan.role,
     }
-    demo = {"REGISTRY_OPEN_TENANT": os.environ.get("REGISTRY_OPEN_TENANT") or "demo"} if plan.demo else {}
+    defaults = {"REGISTRY_OPEN_TENANT": "demo", "LOG_CHANGES": "false"} if plan.demo else {}
+    demo = {name: os.environ.get(name) or value for name, value in defaults.items()}
     return {**os.environ, **own, **demo}
 
 

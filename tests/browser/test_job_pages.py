@@ -64,6 +64,7 @@ async def of_every_state(api: Api) -> dict[str, str]:
         "failed": await submit(api, kind="test.fail", maxAttempts=1),
     }
     await run()
+    await Job.async_objects.filter(uuid=UUID(made["failed"]["id"])).aupdate(progress_done=1, progress_total=2)
     made["canceled"] = await submit(api)
     async with api.post(f"/jobs/{made['canceled']['id']}/cancel") as response:
         assert response.status == 200
@@ -107,6 +108,8 @@ async def test_the_pages_look_right(page: Page, server: str, api: Api, tenant: A
     await page.goto("/jobs/list")
     await expect(page.locator("#jobs tbody tr")).to_have_count(6)
     await expect(page.locator("#chart-ended canvas")).to_be_visible()
+    # Why it failed says more than how far it had come.
+    await expect(page.locator(f"tr[data-id='{jobs['failed']}'] .progress")).to_contain_text("ZeroDivisionError")
     await looks_right(page, "jobs-list", tmp_path)
     await page.locator(f"tr[data-id='{jobs['running']}'] a").click()
     await expect(page.get_by_text("4,200 of 10,000: reading payments of March")).to_be_visible()

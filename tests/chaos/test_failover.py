@@ -89,18 +89,27 @@ async def test_a_payment_just_accepted_is_found_by_its_id_and_in_lists_within_th
     service: PairedService, session: aiohttp.ClientSession
 ):
     await pay(session)
+    assert (await replica_in_health(session)).startswith("shows what was written ")
     with standing_still(service):
         began = time.monotonic()
         name = await pay(session)
         at_once = (await by_id(session, name), name in await ids(session), name in await exported(session))
         await eventually(lambda: contains(session, name))
         took = time.monotonic() - began
+        assert await replica_in_health(session) == "not in use: everything is read from the primary"
     print(
         f"\na list showed a payment {took:.1f} s after it was accepted, with a replica that stood still; the bound is {BOUND} s"
     )
 
     assert at_once == (200, False, False)  # the last two: the replica was read
     assert took < BOUND + 1 * SCALE
+
+
+async def replica_in_health(session: aiohttp.ClientSession) -> str:
+    async with session.get("/health") as response:
+        found = (await response.json())["checks"]["replica"]
+    assert found["status"] == "ok"  # without it the service is as healthy
+    return found["detail"]
 
 
 async def contains(session: aiohttp.ClientSession, name: str) -> bool:

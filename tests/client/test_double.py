@@ -283,8 +283,16 @@ async def schedules(client: Any) -> Seen:
         client.schedules.get("nightly"), client.schedules.run("nightly"), client.schedules.pause("nightly"),
         client.schedules.delete("nightly"), client.schedules.put("nightly", **fields | {"cron": "never"}),
         client.schedules.put("nightly", **fields | {"kind": "no.such"}), client.schedules.put("-", **fields),
+        *[client.schedules.put("nightly", **fields | wrong) for wrong in WRONG_SCHEDULES],
     )  # fmt: skip
     return seen + [await tried(call) for call in calls]
+
+
+WRONG_SCHEDULES: list[dict[str, Any]] = [
+    {"timezone": "Berlin"}, {"timezone": "localtime"}, {"timezone": "../UTC"}, {"timezone": "Europe"}, {"timezone": 1},
+    {"overlap": "zz"}, {"catch_up": "some"}, {"overlap": "zz", "catch_up": "some"}, {"timezone": "Berlin", "cron": "never"},
+    {"overlap": "zz", "kind": "no.such"}, {"timezone": "Berlin", "kind": "no.such"},
+]  # fmt: skip
 
 
 def one_of(schedule: Any) -> tuple[Any, ...]:

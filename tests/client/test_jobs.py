@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -59,6 +59,14 @@ async def test_a_number_that_json_lacks_is_refused_before_it_is_sent(client: Any
     assert (await client.jobs.page()).total == 0
 
 
+@pytest.mark.parametrize("at", ["2030-01-01T03:00:00Z", date(2030, 1, 1)])
+async def test_a_time_that_is_no_datetime_is_refused_before_it_is_sent(client: Any, at: Any):
+    with pytest.raises(TypeError, match=r"a time is a datetime with a time zone, not (str|date)$"):
+        await client.jobs.submit("test.echo", {"text": "hello"}, run_at=at)
+
+    assert (await client.jobs.page()).total == 0
+
+
 async def test_the_same_key_is_the_same_job_and_a_unique_key_returns_the_job_at_work(client: Any):
     key = uuid4()
 
@@ -104,7 +112,22 @@ async def test_what_is_not_acceptable_or_not_there_has_an_error_of_its_own(clien
         with pytest.raises(NotFound):
             await read(uuid4())
 
-    assert [one.field for one in refused.value.errors] == ["input.steps"]
+    [fault] = refused.value.errors
+    assert fault.field == "input.steps"
+    assert f"422 some fields are not acceptable: input.steps: {fault.message} (request " in str(refused.value)
+
+
+async def test_the_text_of_an_error_names_each_field(client: Any):
+    with pytest.raises(ValidationFailed) as unknown:
+        await client.jobs.submit("no.such", {})
+    with pytest.raises(ValidationFailed) as several:
+        await client.jobs.submit("test.echo", {"text": "hello"}, priority=10, max_attempts=0)
+
+    assert str(unknown.value).startswith(
+        "422 Some fields are not acceptable: kind: there is no kind 'no.such'; there are "
+    )
+    texts = "; ".join(f"{one.field}: {one.message}" for one in several.value.errors)
+    assert len(several.value.errors) == 2 and f"acceptable: {texts} (request " in str(several.value)
 
 
 async def test_waiting_for_a_result_tells_of_failure_and_of_lateness(client: Any):

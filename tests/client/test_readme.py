@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_client.testing import signed
-from tests.client.working import greetings, jobs_at_work
+from tests.client.working import jobs_at_work
 from tests.conftest import at_work
 from tests.factories import in_thread, make_processor
 
@@ -26,16 +26,15 @@ def title(block: str) -> str:
 @pytest.mark.parametrize("block", BLOCKS, ids=title)
 async def test_a_block_of_the_readme_runs_and_prints_what_it_says(block: str, server: str, key: str, tenant):
     await in_thread(make_processor, tenant, "default", options={"delay": 0})
-    body, headers = signed(A_SECRET, "payment.succeeded", STATUS)
+    body, headers = signed(A_SECRET, "payment.succeeded", STATUS, message_id=STATUS["correlationId"])
     script = block.replace(ADDRESS, server).replace(KEY, key).replace(SECRET, A_SECRET)
     given = f"body, headers = {body!r}, {headers!r}\n" if "(body, headers)" in block else ""
 
-    with greetings():
-        async with at_work(), jobs_at_work():
-            done = await asyncio.to_thread(
-                subprocess.run, [sys.executable, "-c", given + script], capture_output=True, text=True, timeout=60,
-                cwd="/", env={"PYTHONPATH": str(CLIENT / "src")},
-            )  # fmt: skip
+    async with at_work(), jobs_at_work():
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", given + script], capture_output=True, text=True, timeout=60,
+            cwd="/", env={"PYTHONPATH": str(CLIENT / "src")},
+        )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     wanted = re.findall(r"^ *print\(.*  # (.*)$", block, re.M)
@@ -55,6 +54,6 @@ STATUS = {
 
 
 def test_there_is_a_block_for_every_part():
-    words = ("Client", "AsyncClient", "watch", "consume", "verify", "FakeRegistry", "jobs")
+    words = ("Client", "AsyncClient", "watch", "consume", "verify", "check", "FakeRegistry", "jobs", "schedules")
 
     assert [word for word in words if not any(word in block for block in BLOCKS)] == []

@@ -1,7 +1,7 @@
 """The client's verification of webhooks, with messages that the service itself signs, and with forged ones."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -110,6 +110,20 @@ def test_a_new_type_of_a_known_object_is_an_event_with_its_data(type: str):
 
     assert isinstance(event, OtherEvent)
     assert (event.type, event.data["status"]) == (type, status)
+
+
+def test_the_request_of_a_job_is_checked_whatever_its_body_is():
+    secret = signing.new_secret()
+
+    for body in ('{"order":1}', "[1]", ""):
+        headers = signatures.headers([secret], str(ID), AT, body)
+        assert webhook(secret).check(body.encode(), headers) == str(ID)
+        with pytest.raises(WebhookRefused, match="no signature"):
+            webhook(secret).check(body.encode() + b" ", headers)
+        with pytest.raises(WebhookRefused, match="old"):
+            webhook(secret, now=AT + timedelta(seconds=301)).check(body, headers)
+        with pytest.raises(WebhookRefused, match="missing"):
+            webhook(secret).check(body, {})
 
 
 def test_each_of_several_secrets_verifies_during_a_rotation():

@@ -208,6 +208,9 @@ async def test_a_worker_whose_loop_is_blocked_is_replaced_though_a_lock_keeps_it
     await until(api, blocking["id"], "running")
 
     async with database.transaction() as conn:
+        await conn.execute(
+            "SET LOCAL idle_in_transaction_session_timeout = 0"
+        )  # which ends a lock that waits for this long
         await conn.execute("SELECT FROM queueing_jobstream WHERE tenant_id = %s FOR UPDATE", [tenant.pk])
         await eventually(lambda: worker.horse not in (0, horse), within=25.0)
 

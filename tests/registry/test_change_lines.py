@@ -239,8 +239,11 @@ async def test_jobs_of_a_worker_whose_loop_is_blocked_have_lines_of_how_they_end
     work, jobs = JobWork(), RunningJobs()
     async with database.own_connection():
         [claim] = await work.claim(1, 10)
-        jobs.add(RunningJob(claim, lease=30.0))
-        await asyncio.to_thread(stall.LoopGuard(jobs, work._statement)._replace, None, database.connection_parameters())
+        job = RunningJob(claim, lease=30.0)
+        jobs.add(job)
+        guard = stall.LoopGuard(jobs, work._statement)
+        guard._parameters = database.connection_parameters()
+        await asyncio.to_thread(guard._replace, "a job blocked the loop", [stall._outcome(job, blocks=True)])
         await work.close()
 
     assert steps(about(lines, job=blocking["id"]))[-1][:3] == ("job queued", "running", "queued")

@@ -83,9 +83,10 @@ class ResponseError(RegistryError):
         return self.problem.errors
 
     def _text(self) -> str:
-        fields = "; ".join(f"{one.field} {one.message}" for one in self.problem.errors)
         what = self.problem.detail or self.problem.title or "error"
-        return f"{self.problem.status} {what}{f': {fields}' if fields else ''} (request {self.request_id})"
+        if fields := "; ".join(f"{one.field}: {one.message}" for one in self.problem.errors):
+            what = f"{what.removesuffix('.')}: {fields}"
+        return f"{self.problem.status} {what} (request {self.request_id})"
 
 
 class BadRequest(ResponseError):

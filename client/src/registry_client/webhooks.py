@@ -111,21 +111,31 @@ class Webhook:
 
     def verify(self, body: bytes | str, headers: Mapping[str, str]) -> Event:
         """The event of a message: pass the raw body. Raises WebhookRefused for one that is not genuine, or too old."""
-        data = body.encode() if isinstance(body, str) else body
+        return _event(self.check(body, headers), _raw(body))
+
+    def check(self, body: bytes | str, headers: Mapping[str, str]) -> str:
+        """The `webhook-id` of a message, by signature and time only: its body may be anything, as that of a job of kind `http`.
+
+        Pass the raw body. Raises WebhookRefused as `verify` does.
+        """
         named = {name.lower(): value for name, value in headers.items()}
         try:
             message_id, sent_at, given = (named[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
         except KeyError as missing:
             raise WebhookRefused(f"the header {missing} is missing") from None
         self._check_time(sent_at)
-        if not _is_signed(self._keys, f"{message_id}.{sent_at}.".encode() + data, given):
+        if not _is_signed(self._keys, f"{message_id}.{sent_at}.".encode() + _raw(body), given):
             raise WebhookRefused("no signature matches")
-        return _event(message_id, data)
+        return message_id
 
     def _check_time(self, sent_at: str) -> None:
         whole = sent_at.isascii() and sent_at.isdigit() and len(sent_at) <= LONGEST_TIME
         if not whole or abs(self._clock() - int(sent_at)) > self._tolerance:
             raise WebhookRefused("the time is missing, too old, or ahead")
+
+
+def _raw(body: bytes | str) -> bytes:
+    return body.encode() if isinstance(body, str) else body
 
 
 def sign(secret: str, message_id: str, sent_at: int, body: bytes) -> str:

@@ -14,8 +14,8 @@ const place = document.getElementById("jobs");
 const filter = JSON.parse(place.dataset.filter);
 const at = (entered) => (entered ? Date.parse(`${entered}Z`) : NaN); // the filters' times are UTC
 
-function remark({ progress, error }) {
-  if (progress) return progressText(progress);
+function remark({ status, progress, error }) {
+  if (progress && !(status === "failed" && error)) return progressText(progress);
   return error ? error.detail || error.code : "";
 }
 

@@ -27,7 +27,9 @@ def exact(amount: Amount) -> Decimal:
 
 
 def aware(at: datetime | None) -> datetime | None:
-    """`at` itself. Raises ValueError for a time without a zone, which could mean any hour."""
+    """`at` itself. Raises TypeError for a text, and ValueError for a time without a zone, which could mean any hour."""
+    if at is not None and not isinstance(at, datetime):
+        raise TypeError(f"a time is a datetime with a time zone, not {type(at).__name__}")
     if at is not None and at.tzinfo is None:
         raise ValueError(f"{at} has no time zone")
     return at

@@ -1,17 +1,36 @@
 """Schedules of the test double. They submit jobs only when they are run: the double has no clock."""
 
 import re
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx2
+import msgspec
 
+from registry_client.models.jobs import CatchUp, Overlap
 from registry_client.testing.job import FIELDS as JOB_FIELDS
 from registry_client.testing.jobs import FakeJobs, accepted
-from registry_client.testing.wire import Answer, Asked, Json, Refused, Routes, answer, invalid, iso, now, page
+from registry_client.testing.wire import (
+    Answer,
+    Asked,
+    Json,
+    Refused,
+    Routes,
+    all_invalid,
+    answer,
+    invalid,
+    iso,
+    now,
+    page,
+)
 
 OPTIONS = ("kind", "input", "priority", "maxAttempts", "timeout", "resultTtl", "callbackUrl")
 FIELDS: Json = {"cron": None, "timezone": "UTC", "overlap": "skip", "catchUp": "one"}
 DEFAULTS: Json = FIELDS | {name: JOB_FIELDS[name] for name in OPTIONS}
+TYPES: dict[str, Any] = {"cron": str, "timezone": str, "overlap": Overlap, "catchUp": CatchUp}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
+NO_ZONES = re.compile(r"(posix|right)/.*|localtime|posixrules|Factory")  # other files of the time zone database
 
 
 class FakeSchedules:
@@ -50,15 +69,14 @@ class FakeSchedules:
         return answer(self._details(name), 200 if known else 201)
 
     def _check(self, name: str, body: Json) -> None:
-        """Raises Refused (422)."""
+        """Raises Refused (422). In the service's order: the name, the types, the job, the due times."""
         if not NAME.fullmatch(name):
             raise invalid("name", "wants letters, digits, dots, underscores and hyphens")
-        for field in body:
-            if field not in DEFAULTS:
-                raise invalid(field, "unknown field")
-        if len(str(body.get("cron", "")).split()) != 5:
-            raise invalid("cron", "wants five fields")
+        if faults := _wrong_types(body):
+            raise all_invalid(faults)
         self._jobs.check({"kind": body.get("kind"), "input": body.get("input", {})})
+        if faults := _wrong_times(body.get("cron", ""), body.get("timezone", "UTC")):
+            raise all_invalid(faults)
 
     def _delete(self, asked: Asked, name: str) -> Answer:
         self._find(name)
@@ -75,3 +93,36 @@ class FakeSchedules:
     def _pause(self, name: str, *, paused: bool) -> Answer:
         self._find(name)["paused"] = paused
         return answer(self._details(name))
+
+
+def _wrong_types(body: Json) -> dict[str, str]:
+    """Fields that a schedule does not have, and those with a value that is not one of theirs; each with what is wrong."""
+    faults = {field: "unknown field" for field in body if field not in DEFAULTS}
+    for field in [name for name in TYPES if name in body]:
+        try:
+            msgspec.convert(body[field], TYPES[field])
+        except msgspec.ValidationError as error:
+            faults[field] = str(error)
+    return faults
+
+
+def _wrong_times(cron: str, timezone: str) -> dict[str, str]:
+    """A time zone that there is not, and a cron expression without five fields, which are not read."""
+    faults = {}
+    if not _is_zone(timezone):
+        faults["timezone"] = "is no IANA time zone such as Europe/Berlin"
+    if len(cron.split()) != 5:
+        faults["cron"] = "wants five fields: minute, hour, day of month, month, day of week"
+    return faults
+
+
+def _is_zone(name: str) -> bool:
+    if name == "UTC":  # there also without a time zone database
+        return True
+    if not ZONE_NAME.fullmatch(name) or NO_ZONES.fullmatch(name):
+        return False
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True

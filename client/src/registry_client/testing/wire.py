@@ -27,7 +27,13 @@ class Refused(Exception):
 
 
 def invalid(field: str, message: str) -> Refused:
-    return Refused(422, "invalid", "Some fields are not acceptable.", [{"field": field, "message": message}])
+    return all_invalid({field: message})
+
+
+def all_invalid(faults: dict[str, str]) -> Refused:
+    """The refusal that names these fields."""
+    errors = [{"field": field, "message": message} for field, message in faults.items()]
+    return Refused(422, "invalid", "Some fields are not acceptable.", errors)
 
 
 class Asked:
