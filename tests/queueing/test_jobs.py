@@ -126,6 +126,23 @@ async def test_a_batch_has_one_verdict_per_item(api: Api) -> None:
     assert [one["error"]["errors"][0]["field"] for one in results[1:4]] == ["kind", "input.steps", "priority"]
 
 
+async def test_a_batch_has_at_most_a_thousand_jobs(api: Api) -> None:
+    async with api.post("/jobs/batch", json={"items": [{"kind": "test.echo"}] * 1001}) as response:
+        refusal = await response.json()
+
+    assert response.status == 422
+    assert [error["field"] for error in refusal["errors"]] == ["items"]
+    assert await Job.async_objects.acount() == 0
+
+
+async def test_jobs_that_are_submitted_at_once_share_commits(api: Api) -> None:
+    await asyncio.gather(*(submit(api) for _ in range(60)))
+
+    [(jobs, commits)] = await database.fetch("SELECT count(*), count(DISTINCT xmin::text) FROM queueing_job")
+    assert jobs == 60
+    assert commits <= 30
+
+
 async def test_only_what_is_wrong_with_a_batch_is_named(api: Api) -> None:
     async with api.post("/jobs/batch", json={"items": [{"kind": "test.echo"}], "colour": "red"}) as response:
         refusal = await response.json()
