@@ -23,7 +23,7 @@ class MasterPool(AsyncSentinelPool):
     """Connections to the master; the pool closes those to the Sentinels too."""
 
     async def aclose(self) -> None:
-        """A connection that does not close in time, as on a busy loop, is gone all the same: nobody has to know."""
+        """Close all connections. Errors are ignored: a connection that does not close in time, as on a busy loop, is dropped anyway."""
         for closing in (super().aclose, self.sentinel_manager.aclose):
             with suppress(RedisError):
                 await closing()

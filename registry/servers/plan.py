@@ -145,8 +145,8 @@ def parts(plan: ServicePlan, listener: socket.socket) -> list[Part]:
 
 
 def environment(plan: ServicePlan) -> dict[str, str]:
-    """Environment of the parts: unbuffered output, one metrics folder for all. The demo's tenant is open, and what its own payments log
-    would hide the printed login within seconds."""
+    """Environment of the parts: unbuffered output, one metrics folder for all. With the demo: its tenant is open, and changes of
+    state are not logged, because the lines of its own payments would hide the printed login within seconds."""
     path = os.pathsep.join(
         filter(None, [str(PROJECT), os.getenv("PYTHONPATH")])
     )  # Python's own variable, not a setting

@@ -22,7 +22,7 @@ TOOLS = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_rewind", "pg_contr
 
 
 def missing() -> list[str]:
-    """What is missing, each with what to do; empty where the laboratory can run."""
+    """The missing rights and packages, each with how to get it; empty where the laboratory can run."""
     if sys.platform != "linux":
         return ["Linux: hosts are network namespaces"]
     absent = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program)})

@@ -31,7 +31,7 @@ LOOK_EVERY = 0.1  # seconds
 
 @dataclass
 class Result:
-    """One strike, and what came of it. Times are seconds; moments are those of the wall clock."""
+    """The result of one strike. Durations are seconds; moments are seconds of the wall clock."""
 
     name: str
     machine: str = ""
