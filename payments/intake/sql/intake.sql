@@ -15,7 +15,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO payments_payment (tenant_id, correlation_id, fingerprint, amount, currency, description, metadata,
         wanted_processor, method, return_url, scheduled_for, run_at, priority, status, sequence, code, refunded, attempt, created_at, changed_at)
     SELECT tenant_id, correlation_id, fingerprint, amount, currency, description, metadata::jsonb,
-        wanted, method::jsonb, return_url, run_at, coalesce(run_at, now()), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
+        wanted, method::jsonb, return_url, run_at, greatest(run_at, now()), priority, 'queued', 1, '', 0, 0, least(at, now()), least(at, now())
     FROM input
     ON CONFLICT (tenant_id, correlation_id) DO NOTHING
     RETURNING tenant_id, id, correlation_id, created_at
